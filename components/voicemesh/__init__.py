@@ -1,0 +1,1 @@
+"""Reusable Pulumi components for a governed text-to-speech service."""

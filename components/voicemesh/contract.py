@@ -1,0 +1,35 @@
+"""Names that the library, the image and the embedded environment must agree on.
+
+Imports nothing, so that the image can carry it: `speech_server/contract.py` is a link to this file.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+HTTP_PORT: Final = 8080
+"""Port on which the speech server listens in its pod, and the port of its Service."""
+
+SPEECH_PATH: Final = "/v1/audio/speech"
+TTS_PATH: Final = "/tts"
+HEALTH_PATH: Final = "/healthz"
+READY_PATH: Final = "/readyz"
+METRICS_PATH: Final = "/metrics"
+
+REQUEST_ID_HEADER: Final = "x-request-id"
+
+APP_LABEL: Final = "app"
+VERSION_LABEL: Final = "version"
+ACCELERATOR_LABEL: Final = "accelerator"
+NODE_TYPE_LABEL: Final = "node-type"
+TENANT_LABEL: Final = "voicemesh.io/tenant"
+
+H100: Final = "h100"
+ONLINE_NODE_TYPE: Final = "online-inference"
+OFFLINE_NODE_TYPE: Final = "offline-inference"
+
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+GPU_TAINT_KEY: Final = "nvidia.com/gpu"
+GPU_TAINT_VALUE: Final = "true"
+WORKLOAD_TAINT_KEY: Final = "workload"
+OFFLINE_WORKLOAD: Final = "offline"

@@ -1,0 +1,1 @@
+../../components/voicemesh/contract.py

@@ -1,0 +1,1 @@
+"""The program of an environment: typed configuration in, composed components out."""

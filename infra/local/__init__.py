@@ -1,0 +1,1 @@
+"""The embedded environment: a real Kubernetes, Istio and Pulumi engine on one Debian machine."""
