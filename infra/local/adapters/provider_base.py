@@ -1,0 +1,644 @@
+"""What provider plugins share: the gRPC server, and the form in which a resource type is written.
+
+A provider is a `Provider` whose `resource_type(token)` returns a `ResourceType`, one for each
+type it knows, and raises `UnsupportedTypeError(token, provider)` for the others:
+
+    class Bucket(ResourceType):
+        def check(self, call, olds, news): ...                  # -> inputs with defaults
+        def diff(self, call, id_, old_inputs, old_outputs, news): ...   # -> Diff
+        def create(self, call, inputs): ...                     # -> (id, outputs)
+        def read(self, call, id_, inputs, outputs): ...         # -> Live, or None when it is gone
+        def update(self, call, id_, old_inputs, old_outputs, news): ... # -> outputs
+        def delete(self, call, id_, inputs, outputs): ...
+
+    def main() -> None:
+        serve(AwsProvider("aws", "7.51.1"))
+
+Properties are dicts as described in `property_values`. Outputs get the secrets of the inputs at
+the same place by themselves; wrap in `Secret` what is secret beyond that. `preview_create` and
+`preview_update` return the outputs that are already known: by default the inputs.
+
+Errors: raise `ProviderError` (or `CheckFailedError`, with a reason for each property;
+`InitFailedError` when the object exists but did not become ready). Other exceptions reach the
+user with their type and text. Texts that are secret in the request are cleared from all messages.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf import any_pb2, empty_pb2
+from pulumi.runtime.proto import (
+    engine_pb2,
+    engine_pb2_grpc,
+    plugin_pb2,
+    provider_pb2,
+    provider_pb2_grpc,
+    status_pb2,
+)
+
+from infra.local.adapters.property_values import (
+    Change,
+    Path,
+    Properties,
+    changes,
+    from_struct,
+    path_text,
+    secret_strings,
+    to_struct,
+    with_secrets_of,
+)
+
+# The engine's own limit (sdk/go/common/util/rpcutil): 400 MiB.
+GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", 400 * 1024 * 1024),
+    ("grpc.max_send_message_length", 400 * 1024 * 1024),
+)
+# An awaited resource holds its thread; the engine runs as many at once as `--parallel` says.
+MAX_CALLS = 256
+_SHORTEST_REDACTED = 4
+
+
+class ProviderError(Exception):
+    """The operation failed and nothing was left behind; the text is for the user."""
+
+
+class UnsupportedTypeError(ProviderError):
+    """The provider does not know the resource type, function or component."""
+
+    def __init__(self, token: str, provider: str) -> None:
+        super().__init__(
+            f"{token} is not supported by the embedded environment's {provider} provider; "
+            "install Pulumi's released plugin to use it"
+        )
+
+
+class CheckFailedError(ProviderError):
+    """Inputs are refused: pairs of property path and reason, all at once."""
+
+    def __init__(self, failures: Iterable[tuple[str, str]]) -> None:
+        self.failures = tuple(failures)
+        super().__init__("; ".join(f"{path}: {reason}" for path, reason in self.failures))
+
+
+class InitFailedError(ProviderError):
+    """The object exists with these outputs, and is kept in the state, but did not become ready."""
+
+    def __init__(self, id_: str, outputs: Properties, reasons: Iterable[str]) -> None:
+        self.id, self.outputs, self.reasons = id_, outputs, tuple(reasons)
+        super().__init__("; ".join(self.reasons))
+
+
+class CancelledError(ProviderError):
+    """The user interrupted the operation."""
+
+
+@dataclass(frozen=True)
+class Autoname:
+    """How the engine wants a resource named (`pulumi:autonaming`).
+
+    Args:
+        mode: `PROPOSE`, `ENFORCE` or `DISABLE`.
+        proposed: the name it suggests or demands.
+    """
+
+    mode: str
+    proposed: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation on one resource.
+
+    Args:
+        urn: the resource's URN.
+        type: its token, such as `kubernetes:apps/v1:Deployment`.
+        name: its name in the program.
+        preview: whether nothing may be changed.
+        timeout_seconds: what `customTimeouts` says; 0 means the type's own default.
+        ignore_changes: property paths whose changes do not count.
+        autoname: the engine's wishes, if any.
+        random_seed: seed for repeatable names; empty where the engine sends none.
+        cancelled: set once the user interrupts.
+    """
+
+    urn: str
+    type: str
+    name: str
+    cancelled: threading.Event
+    log: Callable[[str, str, bool], None] = field(repr=False)
+    preview: bool = False
+    timeout_seconds: float = 0
+    ignore_changes: tuple[str, ...] = ()
+    autoname: Autoname | None = None
+    random_seed: bytes = b""
+
+    def status(self, message: str) -> None:
+        """Shows a line beside the resource while the operation runs."""
+        self.log("INFO", message, True)
+
+    def info(self, message: str) -> None:
+        """Tells the user something that stays on the screen."""
+        self.log("INFO", message, False)
+
+    def warn(self, message: str) -> None:
+        """Warns the user."""
+        self.log("WARNING", message, False)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What an update would change.
+
+    Args:
+        changed: each changed property, by path.
+        replaces: those among them that need a new object.
+        delete_first: whether the old object must go before the new one can be made.
+    """
+
+    changed: Mapping[Path, Change]
+    replaces: frozenset[Path] = frozenset()
+    delete_first: bool = False
+
+
+@dataclass(frozen=True)
+class Live:
+    """A resource as it is found outside: its id, outputs, and the inputs that would make it."""
+
+    id: str
+    outputs: Properties
+    inputs: Properties
+
+
+class ResourceType:
+    """One type of resource; see the module's text."""
+
+    def check(self, call: Call, olds: Properties, news: Properties) -> Properties:
+        """The inputs with defaults filled in; raises `CheckFailedError`."""
+        del call, olds
+        return news
+
+    def diff(
+        self,
+        call: Call,
+        id_: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        news: Properties,
+    ) -> Diff:
+        """By default: every changed input, none of which needs a replacement."""
+        del call, id_, old_outputs
+        return Diff(changes(old_inputs, news))
+
+    def preview_create(self, call: Call, inputs: Properties) -> Properties:
+        """The outputs known before the object is made."""
+        del call
+        return inputs
+
+    def preview_update(
+        self,
+        call: Call,
+        id_: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        news: Properties,
+    ) -> Properties:
+        """The outputs known before the object is changed."""
+        del call, id_, old_inputs, old_outputs
+        return news
+
+    def create(self, call: Call, inputs: Properties) -> tuple[str, Properties]:
+        raise NotImplementedError
+
+    def read(self, call: Call, id_: str, inputs: Properties, outputs: Properties) -> Live | None:
+        raise NotImplementedError
+
+    def update(
+        self,
+        call: Call,
+        id_: str,
+        old_inputs: Properties,
+        old_outputs: Properties,
+        news: Properties,
+    ) -> Properties:
+        raise NotImplementedError
+
+    def delete(self, call: Call, id_: str, inputs: Properties, outputs: Properties) -> None:
+        raise NotImplementedError
+
+
+class Provider:
+    """A provider plugin: its configuration and its resource types."""
+
+    def __init__(self, name: str, version: str) -> None:
+        self.name, self.version = name, version
+
+    def check_config(self, olds: Properties, news: Properties) -> Properties:
+        """The provider's configuration with defaults; raises `CheckFailedError`."""
+        del olds
+        return news
+
+    def diff_config(self, olds: Properties, news: Properties) -> Diff:
+        """What changed in the configuration; by default nothing needs a replacement."""
+        return Diff(changes(olds, news))
+
+    def configure(self, config: Properties) -> None:
+        """Takes the configuration, once, before any resource."""
+
+    def resource_type(self, token: str) -> ResourceType:
+        """The type with this token; raises `UnsupportedTypeError`."""
+        raise UnsupportedTypeError(token, self.name)
+
+    def invoke(self, token: str, arguments: Properties) -> Properties:
+        """The result of a function; raises `UnsupportedTypeError`."""
+        del arguments
+        raise UnsupportedTypeError(token, self.name)
+
+
+def replaced_by(changed: Mapping[Path, Change], forcing: Iterable[Path]) -> frozenset[Path]:
+    """Those of the changes that lie at, below or above a path that forces a replacement.
+
+    `"*"` in a forcing path stands for any list index or object member.
+    """
+    forced = tuple(forcing)
+    return frozenset(path for path in changed if any(_overlap(path, rule) for rule in forced))
+
+
+def without_ignored(changed: Mapping[Path, Change], ignored: Iterable[str]) -> dict[Path, Change]:
+    """The changes that do not lie at or below an ignored path."""
+    rules = tuple(parse_path(text) for text in ignored)
+    return {
+        path: change
+        for path, change in changed.items()
+        if not any(len(path) >= len(rule) and _overlap(path, rule) for rule in rules)
+    }
+
+
+def parse_path(text: str) -> Path:
+    """The path that `property_values.path_text` writes, `[*]` and `.*` included."""
+    parts = re.findall(r'\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\]|\[(\*)\]|([^.\[\]]+)', text)
+    return tuple(
+        int(index) if index else (star or name or re.sub(r"\\(.)", r"\1", quoted))
+        for quoted, index, star, name in parts
+    )
+
+
+def program_root(start: FilePath | None = None) -> FilePath:
+    """The folder with `Pulumi.yaml` above the program's folder, in which plugins are started."""
+    here = start or FilePath.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "Pulumi.yaml").exists():
+            return folder
+    return here
+
+
+def serve(provider: Provider) -> NoReturn:
+    """Serves the provider to the engine that started this process, until it is interrupted."""
+    cancelled = threading.Event()
+    engine_address = next((arg for arg in sys.argv[1:] if re.search(r":\d+$", arg)), "")
+    servicer = _Servicer(provider, _EngineLog(engine_address), cancelled)
+    run_server(
+        lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server),
+        on_interrupt=cancelled.set,
+    )
+
+
+def run_server(
+    add_servicer: Callable[[grpc.Server], None], on_interrupt: Callable[[], None] = lambda: None
+) -> NoReturn:
+    """Serves on a free loopback port, prints it, and ends without a word when interrupted."""
+    server = grpc.server(ThreadPoolExecutor(max_workers=MAX_CALLS), options=GRPC_OPTIONS)
+    add_servicer(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    ended = threading.Event()
+
+    def end(*_: object) -> None:
+        on_interrupt()
+        ended.set()
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    server.start()
+    print(port, flush=True)
+    ended.wait()
+    server.stop(grace=0.2)
+    sys.stdout.flush()
+    # Calls that are still waiting for a cluster must not keep an interrupted plugin alive.
+    os._exit(0)
+
+
+class _EngineLog:
+    """Sends messages to the engine's terminal."""
+
+    def __init__(self, address: str) -> None:
+        self._stub: Any = None
+        self.connect(address)
+
+    def connect(self, address: str) -> None:
+        if address and self._stub is None:
+            channel = grpc.insecure_channel(address, options=GRPC_OPTIONS)
+            self._stub = engine_pb2_grpc.EngineStub(channel)
+
+    def __call__(self, urn: str, severity: str, message: str, ephemeral: bool) -> None:
+        if self._stub is None:
+            return
+        request = engine_pb2.LogRequest(
+            severity=engine_pb2.LogSeverity.Value(severity),
+            message=message,
+            urn=urn,
+            ephemeral=ephemeral,
+        )
+        try:
+            self._stub.Log(request, timeout=5)
+        except grpc.RpcError:
+            # A lost progress line must not fail the operation that it describes.
+            self._stub = None
+
+
+class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
+    """Translates the engine's calls to a `Provider`."""
+
+    def __init__(self, provider: Provider, log: _EngineLog, cancelled: threading.Event) -> None:
+        self._provider, self._log, self._cancelled = provider, log, cancelled
+
+    def Handshake(self, request, context):
+        del context
+        self._log.connect(request.engine_address)
+        return provider_pb2.ProviderHandshakeResponse(
+            accept_secrets=True,
+            accept_resources=False,
+            accept_outputs=False,
+            supports_autonaming_configuration=True,
+        )
+
+    def Attach(self, request, context):
+        del context
+        self._log.connect(request.address)
+        return empty_pb2.Empty()
+
+    def GetPluginInfo(self, request, context):
+        del request, context
+        return plugin_pb2.PluginInfo(version=self._provider.version)
+
+    def GetSchema(self, request, context):
+        del request, context
+        return provider_pb2.GetSchemaResponse(
+            schema=f'{{"name":"{self._provider.name}","version":"{self._provider.version}"}}'
+        )
+
+    def CheckConfig(self, request, context):
+        def check() -> provider_pb2.CheckResponse:
+            news = from_struct(request.news)
+            config = self._provider.check_config(from_struct(request.olds), news)
+            return provider_pb2.CheckResponse(inputs=to_struct(config))
+
+        return self._check(context, check, from_struct(request.news))
+
+    def DiffConfig(self, request, context):
+        def diff() -> provider_pb2.DiffResponse:
+            olds, news = from_struct(request.old_inputs), from_struct(request.news)
+            return _diff_response(self._provider.diff_config(olds, news))
+
+        return self._guard(context, diff)
+
+    def Configure(self, request, context):
+        def configure() -> provider_pb2.ConfigureResponse:
+            self._provider.configure(from_struct(request.args))
+            return provider_pb2.ConfigureResponse(
+                acceptSecrets=True,
+                supportsPreview=True,
+                acceptResources=False,
+                acceptOutputs=False,
+                supports_autonaming_configuration=True,
+            )
+
+        return self._guard(context, configure, from_struct(request.args))
+
+    def Check(self, request, context):
+        news = from_struct(request.news)
+
+        def check() -> provider_pb2.CheckResponse:
+            call = self._call(
+                request, random_seed=bytes(request.randomSeed), autoname=_autoname(request)
+            )
+            checked = self._type(call).check(call, from_struct(request.olds), news)
+            return provider_pb2.CheckResponse(inputs=to_struct(checked))
+
+        return self._check(context, check, news)
+
+    def Diff(self, request, context):
+        news = from_struct(request.news)
+
+        def diff() -> provider_pb2.DiffResponse:
+            call = self._call(request, ignore_changes=tuple(request.ignoreChanges))
+            found = self._type(call).diff(
+                call, request.id, from_struct(request.old_inputs), from_struct(request.olds), news
+            )
+            return _diff_response(found)
+
+        return self._guard(context, diff, news)
+
+    def Create(self, request, context):
+        inputs = from_struct(request.properties)
+
+        def create() -> provider_pb2.CreateResponse:
+            call = self._call(request, preview=request.preview, timeout_seconds=request.timeout)
+            kind = self._type(call)
+            if request.preview:
+                id_, outputs = "", kind.preview_create(call, inputs)
+            else:
+                id_, outputs = kind.create(call, inputs)
+            properties = to_struct(with_secrets_of(outputs, inputs))
+            return provider_pb2.CreateResponse(id=id_, properties=properties)
+
+        return self._guard(context, create, inputs)
+
+    def Read(self, request, context):
+        inputs = from_struct(request.inputs)
+
+        def read() -> provider_pb2.ReadResponse:
+            call = self._call(request, timeout_seconds=request.timeout)
+            live = self._type(call).read(call, request.id, inputs, from_struct(request.properties))
+            if live is None:
+                return provider_pb2.ReadResponse(id="")
+            return provider_pb2.ReadResponse(
+                id=live.id,
+                properties=to_struct(with_secrets_of(live.outputs, inputs)),
+                inputs=to_struct(with_secrets_of(live.inputs, inputs)),
+            )
+
+        return self._guard(context, read, inputs)
+
+    def Update(self, request, context):
+        news = from_struct(request.news)
+
+        def update() -> provider_pb2.UpdateResponse:
+            call = self._call(
+                request,
+                preview=request.preview,
+                timeout_seconds=request.timeout,
+                ignore_changes=tuple(request.ignoreChanges),
+            )
+            kind = self._type(call)
+            operation = kind.preview_update if request.preview else kind.update
+            outputs = operation(
+                call, request.id, from_struct(request.old_inputs), from_struct(request.olds), news
+            )
+            return provider_pb2.UpdateResponse(properties=to_struct(with_secrets_of(outputs, news)))
+
+        return self._guard(context, update, news)
+
+    def Delete(self, request, context):
+        inputs = from_struct(request.old_inputs)
+
+        def delete() -> empty_pb2.Empty:
+            call = self._call(request, timeout_seconds=request.timeout)
+            self._type(call).delete(call, request.id, inputs, from_struct(request.properties))
+            return empty_pb2.Empty()
+
+        return self._guard(context, delete, inputs)
+
+    def Invoke(self, request, context):
+        arguments = from_struct(request.args)
+
+        def invoke() -> provider_pb2.InvokeResponse:
+            result = self._provider.invoke(request.tok, arguments)
+            response = provider_pb2.InvokeResponse()
+            getattr(response, "return").CopyFrom(to_struct(result))
+            return response
+
+        return self._guard(context, invoke, arguments)
+
+    def Construct(self, request, context):
+        return self._guard(context, lambda: self._refuse(request.type))
+
+    def Call(self, request, context):
+        return self._guard(context, lambda: self._refuse(request.tok))
+
+    def Cancel(self, request, context):
+        del request, context
+        self._cancelled.set()
+        return empty_pb2.Empty()
+
+    def _refuse(self, token: str) -> NoReturn:
+        raise UnsupportedTypeError(token, self._provider.name)
+
+    def _call(self, request: Any, **more: Any) -> Call:
+        urn = request.urn
+        return Call(
+            urn=urn,
+            type=request.type or urn.split("::")[2].rsplit("$", 1)[-1],
+            name=request.name or urn.split("::", 3)[-1],
+            cancelled=self._cancelled,
+            log=lambda severity, text, ephemeral: self._log(urn, severity, text, ephemeral),
+            **more,
+        )
+
+    def _type(self, call: Call) -> ResourceType:
+        return self._provider.resource_type(call.type)
+
+    def _check(self, context: Any, work: Callable[[], Any], inputs: Properties) -> Any:
+        """Like `_guard`, with refused inputs as the failures of an answer."""
+
+        def checked() -> provider_pb2.CheckResponse:
+            try:
+                return work()
+            except CheckFailedError as error:
+                return provider_pb2.CheckResponse(
+                    failures=[
+                        provider_pb2.CheckFailure(property=path, reason=redact(reason, inputs))
+                        for path, reason in error.failures
+                    ]
+                )
+
+        return self._guard(context, checked, inputs)
+
+    def _guard(
+        self, context: Any, work: Callable[[], Any], inputs: Properties | None = None
+    ) -> Any:
+        """Runs the work; turns an exception into the gRPC error that the engine expects."""
+        try:
+            return work()
+        except InitFailedError as error:
+            reasons = [redact(reason, inputs) for reason in error.reasons]
+            _abort_initialised(context, error, reasons, inputs or {})
+        except CancelledError as error:
+            context.abort(grpc.StatusCode.CANCELLED, redact(str(error), inputs))
+        except ProviderError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, redact(str(error), inputs))
+        except Exception as error:
+            traceback.print_exc()
+            text = redact(f"{type(error).__name__}: {error}", inputs)
+            context.abort(grpc.StatusCode.UNKNOWN, text)
+        raise AssertionError("abort always raises")
+
+
+def redact(message: str, inputs: Properties | None) -> str:
+    """The message without the texts that are secret in the inputs."""
+    secrets = (text for text in secret_strings(inputs or {}) if len(text) >= _SHORTEST_REDACTED)
+    for text in sorted(secrets, key=len, reverse=True):
+        message = message.replace(text, "[secret]")
+    return message
+
+
+def _abort_initialised(
+    context: Any, error: InitFailedError, reasons: list[str], inputs: Properties
+) -> NoReturn:
+    detail = provider_pb2.ErrorResourceInitFailed(
+        id=error.id,
+        properties=to_struct(with_secrets_of(error.outputs, inputs)),
+        inputs=to_struct(inputs),
+        reasons=reasons,
+    )
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    message = "; ".join(reasons)
+    code = grpc.StatusCode.UNKNOWN
+    status = status_pb2.Status(code=code.value[0], message=message, details=[packed])
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(code, message)
+    raise AssertionError("abort always raises")
+
+
+def _autoname(request: Any) -> Autoname | None:
+    if not request.HasField("autonaming"):
+        return None
+    mode = provider_pb2.CheckRequest.AutonamingOptions.Mode.Name(request.autonaming.mode)
+    return Autoname(mode=mode, proposed=request.autonaming.proposed_name)
+
+
+def _diff_response(diff: Diff) -> provider_pb2.DiffResponse:
+    if not diff.changed:
+        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
+    detailed = {
+        path_text(path): provider_pb2.PropertyDiff(
+            kind=provider_pb2.PropertyDiff.Kind.Value(
+                f"{change}_REPLACE" if path in diff.replaces else change
+            ),
+            inputDiff=True,
+        )
+        for path, change in diff.changed.items()
+    }
+    return provider_pb2.DiffResponse(
+        changes=provider_pb2.DiffResponse.DIFF_SOME,
+        replaces=sorted(path_text(path) for path in diff.replaces),
+        diffs=sorted({str(path[0]) for path in diff.changed if path}),
+        deleteBeforeReplace=diff.delete_first,
+        detailedDiff=detailed,
+        hasDetailedDiff=True,
+    )
+
+
+def _overlap(path: Path, rule: Path) -> bool:
+    return all(part in ("*", other) for other, part in zip(path, rule, strict=False))
