@@ -1,0 +1,48 @@
+# `make up`, then `make test`: everything else they need, they set up themselves.
+
+PYTHON := .venv/bin/python
+LOCAL  := $(PYTHON) -m infra.local
+
+.PHONY: help up test test-fast down status check bench soak lock
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: .venv/complete ## provision the embedded environment and hear it speak
+	@$(LOCAL) up
+
+test: .venv/complete ## every test, the end-to-end ones on the embedded environment included
+	@$(PYTHON) -m pytest
+
+test-fast: .venv/complete ## every test that needs no embedded environment (nor root)
+	@$(PYTHON) -m pytest --ignore=tests/e2e
+
+down: .venv/complete ## stop the embedded environment and leave nothing of it behind
+	@$(LOCAL) down
+
+status: .venv/complete ## what runs, what it uses, where it listens
+	@$(LOCAL) status
+
+check: .venv/complete ## lint, format and types
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m pyright
+
+bench: .venv/complete ## measure the embedded environment; prints a table
+	@$(PYTHON) -m tests.bench
+
+soak: .venv/complete ## the long forms of the end-to-end tests
+	@$(PYTHON) -m pytest tests/e2e --soak
+
+lock: .venv/complete ## recompile the lock files from the pyproject files
+	@$(PYTHON) -m uv pip compile -q --no-header --generate-hashes --no-emit-index-url --no-annotate \
+	  --extra dev -o requirements.lock pyproject.toml inference_image/pyproject.toml
+	@$(PYTHON) -m uv pip compile -q --no-header --generate-hashes --no-emit-index-url --no-annotate \
+	  -o inference_image/requirements.lock inference_image/pyproject.toml
+
+# A virtual environment with the locked packages. The mark is made last, so that an interrupted
+# installation is begun again.
+.venv/complete: requirements.lock pyproject.toml
+	@./.ci/python-environment
+	@touch $@

@@ -1,0 +1,108 @@
+"""The Pulumi stack `local`: its backend, its working configuration, and the engine that runs it.
+
+The committed `Pulumi.local.yaml` is never written to. The engine works on a copy in `STATE`, which
+also holds what belongs to one life of the environment: the passphrase's salt and generated secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.local import network, toolbox
+from infra.local.certificates import Authority
+from infra.local.errors import LocalEnvironmentError
+from infra.local.paths import CHECKOUT, LOGS, STATE
+
+STACK = "local"
+CONFIG_FILE = STATE / "Pulumi.local.yaml"
+_PASSPHRASE_FILE = STATE / "pulumi" / "passphrase"
+_UNCHANGED = "same"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one run of the engine did, by resource: the counts of its summary event."""
+
+    by_operation: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Resources that were, or would be, created, updated, replaced or deleted."""
+        return sum(n for operation, n in self.by_operation.items() if operation != _UNCHANGED)
+
+    def __str__(self) -> str:
+        changed = {op: n for op, n in self.by_operation.items() if op != _UNCHANGED and n}
+        detail = ", ".join(f"{n} {operation}" for operation, n in sorted(changed.items()))
+        unchanged = self.by_operation.get(_UNCHANGED, 0)
+        return f"{self.total} changes ({detail + ', ' if detail else ''}{unchanged} unchanged)"
+
+
+def engine_environment() -> dict[str, str]:
+    """The environment variables with which the Pulumi CLI works on the stack."""
+    command = toolbox.pulumi_command()
+    return {
+        **os.environ,
+        **command.environment,
+        "PULUMI_BACKEND_URL": f"file://{STATE / 'pulumi'}",
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(_PASSPHRASE_FILE),
+        "PULUMI_HOME": str(STATE / "pulumi" / "home"),
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+        "PULUMI_OPTION_NON_INTERACTIVE": "true",
+    }
+
+
+def pulumi(
+    *arguments: str, cwd: Path = CHECKOUT, check: bool = True, capture: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Runs the Pulumi CLI inside the environment's network.
+
+    Raises:
+        LocalEnvironmentError: it failed and `check` is set; carries what it printed.
+    """
+    argv = network.in_hub([*toolbox.pulumi_command().argv, *arguments])
+    done = subprocess.run(
+        argv, cwd=cwd, env=engine_environment(), text=True, check=False, capture_output=capture
+    )
+    if check and done.returncode:
+        said = f":\n{done.stdout}{done.stderr}" if capture else ""
+        raise LocalEnvironmentError(f"pulumi {arguments[0]} failed{said}")
+    return done
+
+
+def configure(authority: Authority, hosts: list[str]) -> None:
+    """Writes the stack's working configuration and creates the stack where there is none."""
+    _PASSPHRASE_FILE.parent.mkdir(parents=True, exist_ok=True)
+    if not _PASSPHRASE_FILE.exists():
+        _PASSPHRASE_FILE.touch(mode=0o600)
+        _PASSPHRASE_FILE.write_text(secrets.token_urlsafe(32))
+    salt = _ensure_stack()
+    working = yaml.safe_load(CONFIG_FILE.read_text()) if CONFIG_FILE.exists() else {}
+    committed = yaml.safe_load((CHECKOUT / "Pulumi.local.yaml").read_text())
+    generated = _only_secrets(working)
+    CONFIG_FILE.write_text(yaml.safe_dump({**committed, "encryptionsalt": salt}, sort_keys=False))
+    _set_secrets(authority, hosts, generated)
+
+
+def _ensure_stack() -> str:
+    """Creates the stack and returns the salt of its passphrase.
+
+    `pulumi stack init` writes the salt beside the project file, so it runs on a project of the
+    same name in `STATE`: the backend knows a stack by project and name only.
+    """
+    project = STATE / "pulumi" / "project"
+    config = project / f"Pulumi.{STACK}.yaml"
+    if not config.exists():
+        project.mkdir(parents=True, exist_ok=True)
+        name = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())["name"]
+        (project / "Pulumi.yaml").write_text(yaml.safe_dump({"name": name, "runtime": "python"}))
+        pulumi("stack", "init", STACK, "--no-select", cwd=project)
+    return yaml.safe_load(config.read_text())["encryptionsalt"]
