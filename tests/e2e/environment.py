@@ -19,7 +19,7 @@ from infra.local.speak import Door
 T = TypeVar("T")
 
 NAMESPACE = "tts"
-APP = "tts"
+APP = "speech"
 
 
 @dataclass(frozen=True)
