@@ -1,0 +1,1 @@
+"""The engines that the server can run."""

@@ -1,0 +1,89 @@
+"""The server's settings, read from `SPEECH_*` environment variables."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from speech_server.contract import HTTP_PORT
+
+ENVIRONMENT_PREFIX = "SPEECH_"
+
+
+class Settings(BaseSettings):
+    """Immutable; a variable with the prefix that no field knows is refused by name."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
+
+    host: str = "0.0.0.0"  # noqa: S104  a pod's only way to be reached
+    """Address to listen on."""
+
+    port: int = Field(default=HTTP_PORT, ge=1, le=65535)
+    """TCP port to listen on."""
+
+    max_characters: int = Field(default=4096, ge=1, le=100_000)
+    """Longest text of one request, in characters. OpenAI's own limit is 4096."""
+
+    concurrency: int = Field(default=8, ge=1, le=1024)
+    """Texts synthesised at the same time. They take turns chunk by chunk, so that a long text does
+    not keep a short one waiting."""
+
+    queue_limit: int = Field(default=32, ge=0, le=10_000)
+    """Requests that may wait for a turn; the next one is answered 429. 0: nobody waits."""
+
+    unread_audio_mib: int = Field(default=64, ge=1)
+    """Audio, in MiB, that clients may have left unread before new requests are answered 429.
+    Synthesis never waits for a slow client; this bounds the memory which that costs, together with
+    what the texts in synthesis still add (at most 14 MiB each at 4096 characters)."""
+
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """How long streams in flight may take to finish after SIGTERM; 0 cuts them at once. The pod's
+    termination grace period must be longer."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe messages to log."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _StrictEnvironment(settings_cls)
+
+
+class UnknownVariablesError(ValueError):
+    """The environment has variables with our prefix that mean nothing."""
+
+    def __init__(self, names: list[str], known: list[str]) -> None:
+        # Kubernetes injects these into every pod of a namespace with a Service named "speech…".
+        injected = any("_SERVICE_" in name or "_PORT_" in name for name in names)
+        hint = " Kubernetes adds such names: set enableServiceLinks: false." if injected else ""
+        super().__init__(
+            f"unknown environment variables: {', '.join(names)}.{hint} "
+            f"Known ones are: {', '.join(known)}."
+        )
+
+
+class _StrictEnvironment(EnvSettingsSource):
+    def __call__(self) -> dict[str, Any]:
+        known = [ENVIRONMENT_PREFIX + name.upper() for name in self.settings_cls.model_fields]
+        unknown = sorted(
+            name
+            for name in os.environ
+            if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known
+        )
+        if unknown:
+            raise UnknownVariablesError(unknown, known)
+        return super().__call__()
