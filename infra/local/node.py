@@ -1,0 +1,264 @@
+"""A node: containerd, kubelet and kube-proxy in its own network and file system."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.local import cgroups, network, processes
+from infra.local.binaries import cni_plugin_path, tool_path
+from infra.local.certificates import write_private
+from infra.local.commands import run_command
+from infra.local.control_plane import Credentials
+from infra.local.kube import KubeApi
+from infra.local.kubeconfig import write_kubeconfig
+from infra.local.node_root import ensure_root, node_root
+from infra.local.processes import Daemon
+from infra.local.topology import API_URL, DNS_SERVICE_ADDRESS, POD_RANGE, Node
+from infra.local.waiting import wait_until
+
+PAUSE_IMAGE = "localhost/voicemesh/pause:1"
+
+_CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+# Each pod hangs on its own link, so that what one pod of a node sends another is routed, and with
+# it translated and filtered, like everything else.
+_CNI_PLUGINS = ("ptp", "host-local", "loopback")
+_CONTAINERD_SECONDS = 30.0
+_READY_SECONDS = 90.0
+_ETC = "etc/kubernetes"
+
+
+def ensure_containerd(node: Node) -> None:
+    """Makes the node's files and starts its containerd where it does not run.
+
+    Raises:
+        LocalEnvironmentError: it ended or did not answer in time; shows its log's end.
+    """
+    ensure_root(node)
+    root = node_root(node)
+    _write(root / "etc/containerd/config.toml", containerd_config())
+    conflist = root / "etc/cni/net.d/10-voicemesh.conflist"
+    if not conflist.exists():  # istio-cni adds itself to it
+        _write(conflist, json.dumps(cni_config(node), indent=2))
+    for plugin in _CNI_PLUGINS:
+        target = root / "opt/cni/bin" / plugin
+        if not target.exists():
+            shutil.copy2(cni_plugin_path(plugin), target)
+    cgroups.ensure_group(node.name)
+    path = f"{tool_path('containerd').parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    argv = [str(tool_path("containerd")), "--config=/etc/containerd/config.toml"]
+    containerd = _daemon(node, "containerd", argv, {"PATH": path})
+    processes.ensure_daemon(containerd)
+
+    def unready() -> str | None:
+        processes.still_running(containerd)
+        socket = Path(f"/proc/{_pid(containerd)}/root{_CONTAINERD_SOCKET}")
+        return None if socket.exists() else f"{_CONTAINERD_SOCKET} does not exist"
+
+    wait_until(unready, f"containerd of {node.name} to listen", _CONTAINERD_SECONDS, containerd.log)
+    ctr(node, "version")
+
+
+def ensure_kubelet(node: Node, credentials: Credentials) -> None:
+    """Starts the node's kubelet and kube-proxy where they do not run."""
+    root = node_root(node)
+    authority = credentials.cluster.certificate_path
+    user = credentials.pair(f"kubelet-{node.name}", f"system:node:{node.name}", "system:nodes")
+    serving = credentials.pair(
+        f"kubelet-{node.name}-serving", node.name, hosts=(node.address, node.name)
+    )
+    proxy = credentials.pair("kube-proxy", "system:kube-proxy")
+    for source, name in (
+        (authority, "authority.crt"),
+        (serving[0], "kubelet.crt"),
+        (serving[1], "kubelet.key"),
+    ):
+        write_private(root / _ETC / name, source.read_bytes())
+    write_kubeconfig(root / _ETC / "kubelet.kubeconfig", API_URL, authority, *user)
+    write_kubeconfig(root / _ETC / "kube-proxy.kubeconfig", API_URL, authority, *proxy)
+    _write(root / _ETC / "kubelet.yaml", yaml.safe_dump(kubelet_config(node)))
+    _write(root / _ETC / "kube-proxy.yaml", yaml.safe_dump(kube_proxy_config(node)))
+    processes.ensure_daemon(_kubelet(node))
+    path = f"{tool_path('nft').parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    proxy_argv = [str(tool_path("kube-proxy")), f"--config=/{_ETC}/kube-proxy.yaml"]
+    processes.ensure_daemon(_daemon(node, "kube-proxy", proxy_argv, {"PATH": path}))
+
+
+def wait_for_node(node: Node, api: KubeApi) -> None:
+    """Waits until the node's kubelet, as it runs now, says that it is ready.
+
+    Raises:
+        LocalEnvironmentError: it ended, or was not ready in time; shows its log's end.
+    """
+    kubelet = _kubelet(node)
+
+    def unready() -> str | None:
+        processes.still_running(kubelet)
+        found = api.get("Node", node.name)
+        return unready_reason(found) if found else "it has not registered"
+
+    wait_until(unready, f"the node {node.name} to be ready", _READY_SECONDS, kubelet.log)
+
+
+def unready_reason(node: dict[str, Any]) -> str | None:
+    """Why a Node object is not ready; None if it is."""
+    conditions = node.get("status", {}).get("conditions", [])
+    ready = next((c for c in conditions if c["type"] == "Ready"), None)
+    if ready is None:
+        return "it has not reported its state"
+    return None if ready["status"] == "True" else ready.get("message") or ready.get("reason", "?")
+
+
+def ctr(node: Node, *arguments: str, timeout_seconds: float = 300) -> str:
+    """Runs containerd's client on a node, in the namespace that Kubernetes uses."""
+    argv = network.in_node(node, [str(tool_path("ctr")), "--namespace=k8s.io", *arguments])
+    what = f"ctr {' '.join(arguments[:2])} on {node.name}"
+    return run_command(argv, what, timeout_seconds=timeout_seconds)
+
+
+def containerd_config() -> str:
+    """containerd's configuration, the same on every node."""
+    return f"""\
+version = 2
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.internal.v1.tracing",
+]
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  # Without CAP_SYS_RESOURCE no process may lower its score, and every sandbox would die of it.
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  disable_hugetlb_controller = true
+  tolerate_missing_hugetlb_controller = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
+"""
+
+
+def cni_config(node: Node) -> dict[str, Any]:
+    """How containerd connects the node's pods."""
+    ipam = {
+        "type": "host-local",
+        "ranges": [[{"subnet": node.pod_range}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    return {
+        "cniVersion": "0.4.0",
+        "name": "voicemesh",
+        "plugins": [{"type": "ptp", "ipMasq": False, "ipam": ipam}],
+    }
+
+
+def kubelet_config(node: Node) -> dict[str, Any]:
+    """The kubelet's configuration."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": node.address,
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": f"/{_ETC}/authority.crt"},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": f"/{_ETC}/kubelet.crt",
+        "tlsPrivateKeyFile": f"/{_ETC}/kubelet.key",
+        "clusterDomain": "cluster.local",
+        "clusterDNS": [DNS_SERVICE_ADDRESS],
+        "resolvConf": "/etc/resolv.conf",
+        "containerRuntimeEndpoint": f"unix://{_CONTAINERD_SOCKET}",
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{cgroups.ROOT_GROUP}/{node.name}",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "oomScoreAdj": 0,
+        "protectKernelDefaults": True,
+        # The machine's disk is mostly other people's, and no image could be pulled again.
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "1Gi",
+            "imagefs.available": "1Gi",
+        },
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        "registerWithTaints": [_taint(taint) for taint in node.taints],
+        "shutdownGracePeriod": "0s",
+        "nodeStatusUpdateFrequency": "5s",
+        "serializeImagePulls": False,
+        "enableProfilingHandler": False,
+    }
+
+
+def kube_proxy_config(node: Node) -> dict[str, Any]:
+    """kube-proxy's configuration."""
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "bindAddress": node.address,
+        "metricsBindAddress": "127.0.0.1:10249",
+        "hostnameOverride": node.name,
+        "clientConnection": {"kubeconfig": f"/{_ETC}/kube-proxy.kubeconfig"},
+        "clusterCIDR": POD_RANGE,
+        "detectLocalMode": "ClusterCIDR",
+        "nodePortAddresses": [f"{node.address}/32"],
+        # These are settings of the whole machine.
+        "conntrack": {
+            "maxPerCore": 0,
+            "min": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+        "oomScoreAdj": 0,
+    }
+
+
+def _kubelet(node: Node) -> Daemon:
+    labels = ",".join(f"{key}={value}" for key, value in sorted(node.all_labels.items()))
+    argv = [
+        str(tool_path("kubelet")),
+        f"--config=/{_ETC}/kubelet.yaml",
+        f"--kubeconfig=/{_ETC}/kubelet.kubeconfig",
+        f"--hostname-override={node.name}",
+        f"--node-ip={node.address}",
+        f"--node-labels={labels}",
+    ]
+    return _daemon(node, "kubelet", argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+
+
+def _daemon(node: Node, program: str, argv: list[str], environment: dict[str, str]) -> Daemon:
+    return Daemon(f"{node.name}-{program}", network.in_node(node, argv), environment)
+
+
+def _taint(text: str) -> dict[str, str]:
+    """A taint from `key=value:Effect`."""
+    key, _, rest = text.partition("=")
+    value, _, effect = rest.partition(":")
+    return {"key": key, "value": value, "effect": effect}
+
+
+def _pid(daemon: Daemon) -> int:
+    process = processes.running(daemon.name)
+    return process.pid if process else 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
