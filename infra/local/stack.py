@@ -17,12 +17,14 @@ from typing import Any
 import yaml
 
 from infra.local import network, toolbox
-from infra.local.certificates import Authority
+from infra.local.certificates import Authority, write_private
 from infra.local.errors import LocalEnvironmentError
 from infra.local.paths import CHECKOUT, LOGS, STATE
 
 STACK = "local"
 CONFIG_FILE = STATE / "Pulumi.local.yaml"
+SELECTED = ("--stack", STACK)
+WORKING = (*SELECTED, "--config-file", str(CONFIG_FILE))
 _PASSPHRASE_FILE = STATE / "pulumi" / "passphrase"
 _UNCHANGED = "same"
 
@@ -78,18 +80,73 @@ def pulumi(
     return done
 
 
+def up(refresh: bool = False) -> Changes:
+    """Runs `pulumi up` on the stack, showing its progress, and returns what it changed.
+
+    Args:
+        refresh: whether to compare the state with what exists first: for when something of the
+            environment had died.
+
+    Raises:
+        LocalEnvironmentError: it failed; what Pulumi said is on the terminal.
+    """
+    arguments = ["--yes", "--skip-preview", *(["--refresh"] if refresh else [])]
+    return _operation("up", *arguments)
+
+
+def preview() -> Changes:
+    """What `pulumi up` would change.
+
+    Raises:
+        LocalEnvironmentError: the preview failed.
+    """
+    return _operation("preview")
+
+
+def outputs() -> dict[str, Any]:
+    """The stack's outputs; secret ones are not shown."""
+    return json.loads(pulumi("stack", "output", "--json", *SELECTED).stdout)
+
+
+def _operation(name: str, *arguments: str) -> Changes:
+    LOGS.mkdir(parents=True, exist_ok=True)
+    events = LOGS / f"pulumi-{name}.events"
+    events.unlink(missing_ok=True)
+    command = pulumi(
+        name, *arguments, *WORKING, "--event-log", str(events), capture=False, check=False
+    )
+    if command.returncode:
+        raise LocalEnvironmentError(
+            f"`pulumi {name}` of the stack {STACK} failed; its messages are above",
+            fix="mend what they name and run `make up` again: it goes on from here",
+        )
+    return summary(events.read_text())
+
+
+def summary(event_log: str) -> Changes:
+    """The changes in the summary event of an engine's event log (one JSON object a line)."""
+    for line in reversed(event_log.splitlines()):
+        event = json.loads(line)
+        if "summaryEvent" in event:
+            return Changes(event["summaryEvent"].get("resourceChanges") or {})
+    raise LocalEnvironmentError("the engine's event log ends without a summary")
+
+
 def configure(authority: Authority, hosts: list[str]) -> None:
-    """Writes the stack's working configuration and creates the stack where there is none."""
+    """Writes the stack's working configuration, and creates the stack where there is none.
+
+    Secrets that were generated before are kept, so that nothing changes without need.
+    """
     _PASSPHRASE_FILE.parent.mkdir(parents=True, exist_ok=True)
     if not _PASSPHRASE_FILE.exists():
-        _PASSPHRASE_FILE.touch(mode=0o600)
-        _PASSPHRASE_FILE.write_text(secrets.token_urlsafe(32))
+        write_private(_PASSPHRASE_FILE, secrets.token_urlsafe(32).encode())
     salt = _ensure_stack()
-    working = yaml.safe_load(CONFIG_FILE.read_text()) if CONFIG_FILE.exists() else {}
+    generated = _generated_secrets(authority, hosts)
     committed = yaml.safe_load((CHECKOUT / "Pulumi.local.yaml").read_text())
-    generated = _only_secrets(working)
-    CONFIG_FILE.write_text(yaml.safe_dump({**committed, "encryptionsalt": salt}, sort_keys=False))
-    _set_secrets(authority, hosts, generated)
+    text = yaml.safe_dump({"encryptionsalt": salt, **committed}, sort_keys=False)
+    CONFIG_FILE.write_text(text)
+    for path, value in generated.items():
+        pulumi("config", "set", "--secret", "--path", path, value, *WORKING)
 
 
 def _ensure_stack() -> str:

@@ -1,0 +1,167 @@
+"""The life of a stack on the real engine: up, change, drift, heal, refusal, destroy.
+
+The tests of this module follow each other in the order of the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from kubernetes.client import ApiException
+
+from infra.local import stack
+from infra.local.paths import STATE
+from infra.local.speak import speak
+from tests.e2e.environment import APP, NAMESPACE, Environment, eventually, local
+
+_VARIANT = "voicemesh:voices[0].variants"
+
+
+def _set(path: str, value: str) -> None:
+    stack.pulumi("config", "set", "--path", path, value, *stack.WORKING)
+
+
+def _changed_kinds(operation: str) -> list[str]:
+    """The kinds of the resources that the last run of `operation` changed, with what it did."""
+    events = (STATE / "logs" / f"pulumi-{operation}.events").read_text().splitlines()
+    steps = [json.loads(line).get("resourcePreEvent") for line in events]
+    done = [step["metadata"] for step in steps if step]
+    return sorted(
+        f"{step['op']} {step['type'].rpartition(':')[2]}" for step in done if step["op"] != "same"
+    )
+
+
+def test_an_unchanged_preview_shows_no_change(environment: Environment) -> None:
+    assert stack.preview().total == 0
+
+
+def test_image_weight_and_quota_change_in_place_and_nothing_else_does(
+    environment: Environment,
+) -> None:
+    _set(f"{_VARIANT}[0].image", "localhost/voicemesh/speech-server:0.1.1")
+    _set(f"{_VARIANT}[0].weight", "80")
+    _set(f"{_VARIANT}[1].weight", "20")
+    _set("voicemesh:tenants[0].quota.pods", "21")
+    stack.up()
+    assert _changed_kinds("up") == [
+        "update Deployment",
+        "update ResourceQuota",
+        "update VirtualService",
+        "update VirtualService",
+    ]
+    images = sorted(
+        container.image
+        for pod in environment.speech_pods()
+        for container in pod.spec.containers
+        if container.name != "istio-proxy"
+    )
+    assert [image.rpartition(":")[2] for image in images] == ["0.1.0", "0.1.1", "0.1.1"]
+
+
+def test_a_refresh_finds_no_drift(environment: Environment) -> None:
+    stack.pulumi("refresh", "--yes", "--expect-no-changes", *stack.WORKING)
+
+
+def test_what_was_deleted_behind_the_engines_back_is_healed(environment: Environment) -> None:
+    kind = ("networking.istio.io", "v1", NAMESPACE, "destinationrules")
+    rules = environment.custom.list_namespaced_custom_object(*kind)["items"]
+    name = rules[0]["metadata"]["name"]
+    environment.custom.delete_namespaced_custom_object(*kind, name)
+    stack.up(refresh=True)
+    assert "create DestinationRule" in _changed_kinds("up")
+    assert environment.custom.get_namespaced_custom_object(*kind, name)["spec"] == rules[0]["spec"]
+    assert stack.preview().total == 0
+
+
+@pytest.fixture
+def other_stack(environment: Environment, tmp_path: Path) -> OtherStack:
+    other = OtherStack(tmp_path)
+    other.init()
+    yield other
+    other.destroy()
+
+
+class OtherStack:
+    """A small stack of its own on the same cluster, whose one DestinationRule is in `NAMESPACE`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def init(self) -> None:
+        program = Path(__file__).parent / "programs" / "destination_rule.py"
+        (self._folder / "Pulumi.yaml").write_text(
+            json.dumps(
+                {
+                    "name": "other",
+                    "runtime": {
+                        "name": "python",
+                        "options": {"virtualenv": str(stack.CHECKOUT / ".venv")},
+                    },
+                }
+            )
+        )
+        (self._folder / "__main__.py").write_text(program.read_text())
+        self._run("stack", "init", "other")
+
+    def up(self, **config: str) -> str:
+        """Runs `pulumi up` with these settings; returns all that it said."""
+        for key, value in {"kubeconfig": str(STATE / "kubeconfig"), **config}.items():
+            self._run("config", "set", key, value, "--stack", "other")
+        done = stack.pulumi(
+            "up", "--yes", "--skip-preview", "--stack", "other", cwd=self._folder, check=False
+        )
+        return f"exit {done.returncode}\n{done.stdout}{done.stderr}"
+
+    def destroy(self) -> None:
+        self._run("destroy", "--yes", "--remove", "--stack", "other")
+
+    def _run(self, *arguments: str) -> None:
+        stack.pulumi(*arguments, cwd=self._folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"field": "consecutive_5xx"}, "consecutive_5xx"),
+        ({"mode": "SIMPL"}, "mode"),
+        ({"namespace": "missing"}, "missing"),
+    ],
+    ids=["unknown field", "bad enum", "missing namespace"],
+)
+def test_an_invalid_change_names_the_field_and_leaves_the_service_serving(
+    environment: Environment,
+    other_stack: OtherStack,
+    tmp_path: Path,
+    change: dict[str, str],
+    named: str,
+) -> None:
+    assert other_stack.up().startswith("exit 0")
+    kind = ("networking.istio.io", "v1", NAMESPACE, "destinationrules", "other")
+    before = environment.custom.get_namespaced_custom_object(*kind)["spec"]
+
+    said = other_stack.up(**change)
+
+    assert not said.startswith("exit 0")
+    assert named in said
+    assert environment.custom.get_namespaced_custom_object(*kind)["spec"] == before
+    assert speak(environment.door, None, tmp_path / "a.wav").audio_seconds > 1
+
+
+def test_destroy_leaves_no_resource_and_up_makes_all_of_it_again(
+    environment: Environment, tmp_path: Path
+) -> None:
+    stack.pulumi("destroy", "--yes", *stack.WORKING)
+    exported = json.loads(stack.pulumi("stack", "export", *stack.SELECTED).stdout)
+    left = [resource["type"] for resource in exported["deployment"].get("resources", [])]
+    assert [kind for kind in left if not kind.startswith("pulumi:")] == []
+    namespaces = {item.metadata.name for item in environment.core.list_namespace().items}
+    assert namespaces == {"default", "kube-system", "kube-public", "kube-node-lease"}
+    with pytest.raises(ApiException):
+        environment.apps.read_namespaced_deployment(APP, NAMESPACE)
+
+    up = local("up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    eventually(lambda: len(environment.speech_pods()) == 3, what="three speech pods")
+    assert speak(environment.door, None, tmp_path / "a.wav").audio_seconds > 1
