@@ -74,6 +74,10 @@ class Api:
         self._kinds: dict[tuple[str, str], Kind] = {}
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Closes its connections."""
+        self._http.close()
+
     def kind(self, api_version: str, kind: str) -> Kind:
         """How the server serves the kind; raises `KindNotServedError`."""
         found = self._kinds.get((api_version, kind))

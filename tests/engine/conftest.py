@@ -1,0 +1,30 @@
+"""One control plane for all tests of the engine, and a stack for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local.adapters.kubernetes_provider.api import Api
+
+from .control_plane import connected, control_plane
+from .engine import Stack
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with control_plane(tmp_path_factory.mktemp("control-plane")) as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def api(kubeconfig: Path) -> Iterator[Api]:
+    with connected(kubeconfig) as client:
+        yield client
+
+
+@pytest.fixture
+def stack(tmp_path: Path, kubeconfig: Path) -> Stack:
+    return Stack(tmp_path / "project", kubeconfig)
