@@ -1,0 +1,21 @@
+"""Versions of what the embedded environment is made of.
+
+The go.mod of each tool pins the same versions; a unit test compares them.
+"""
+
+from __future__ import annotations
+
+PULUMI_VERSION = "3.259.0"
+KUBERNETES_VERSION = "1.35.4"
+ISTIO_VERSION = "1.31.0"
+HELM_VERSION = "3.22.0"
+COREDNS_VERSION = "1.15.0"
+METRICS_SERVER_VERSION = "0.9.0"
+
+GO_VERSION = "1.26.0"
+"""The oldest Go that compiles every tool."""
+GO_PACKAGE_VERSION = "1.26.6"
+"""The Go toolchain installed where the machine has none or an older one."""
+
+ISTIO_MODULE_VERSION = "v0.0.0-20260827124520-eed52ebb66ad"
+"""Istio's release tags have no `v`, so its Go module is known by a commit: one of release-1.31."""
