@@ -149,8 +149,9 @@ class TableResource(ResourceType):
 
     def read(self, call: Call, id_: str, inputs: Properties, outputs: Properties) -> Live | None:
         importing = not inputs
-        properties = {**plain(outputs), **self.spec.properties_of(id_)}
-        if importing and not self.spec.properties_of(id_):
+        named = self.spec.properties_of(id_)
+        properties = {**plain(outputs), **named}
+        if not named:
             raise ProviderError(
                 f"{_where(call, id_)}: the id does not have the form {self.spec.id}"
             )
@@ -160,6 +161,8 @@ class TableResource(ResourceType):
             return None
         stated = plain(inputs)
         live = self._live_inputs(stated, found, importing=importing)
+        if importing:
+            live |= {name: value for name, value in named.items() if name in self._fields}
         if self.spec.after_read:
             live = self.spec.after_read(live, plain(outputs), found)
         return Live(id_, self._outputs({**properties, **found}, stated=live), live)
@@ -321,16 +324,7 @@ class TableResource(ResourceType):
             )
             if actual is not None:
                 live[name] = actual
-        if importing:
-            # What an id names are the inputs that a program must state.
-            live |= {
-                n: found.get(n, v) for n, v in self._identity(found).items() if n in self._fields
-            }
         return live
-
-    def _identity(self, found: Properties) -> Properties:
-        names = re.findall(r"{(\w+)}", self.spec.id)
-        return {name: found[name] for name in names if name in found}
 
     def _outputs(
         self, properties: Properties, *, known: bool = True, stated: Properties | None = None

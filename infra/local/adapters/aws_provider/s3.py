@@ -104,7 +104,7 @@ BUCKET = Spec(
             "bucket",
             pattern=(
                 r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
-                "3 to 63 of a-z, 0-9, hyphen and dot, beginning and ending with none of the last two",
+                "3 to 63 of a-z, 0-9, hyphen and dot, with a letter or digit at both ends",
             ),
         ),
         Field("bucketPrefix", local_type=str),
