@@ -1,1 +1,76 @@
-"""Reusable Pulumi components for a governed text-to-speech service."""
+"""Reusable Pulumi components for a governed text-to-speech service.
+
+Names are loaded when they are first used: whoever needs `voicemesh.contract` only, or one
+component, does not pay for the providers' SDKs of the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voicemesh.arguments import ArgumentsError
+    from voicemesh.gateway import GatewayHost, PublicGateway, PublicGatewayArgs, ServiceType
+    from voicemesh.mesh import ChartSource, IstioMesh, IstioMeshArgs, ProxyBuild
+    from voicemesh.service.arguments import ConnectionLimits, TtsVoiceServiceArgs, VoiceVariant
+    from voicemesh.service.component import TtsVoiceService
+    from voicemesh.sizes import ComputeSize
+    from voicemesh.storage import VoiceStorage, VoiceStorageArgs
+    from voicemesh.tenancy import TenantNamespace, TenantNamespaceArgs, TenantQuota
+
+__all__ = [
+    "ArgumentsError",
+    "ChartSource",
+    "ComputeSize",
+    "ConnectionLimits",
+    "GatewayHost",
+    "IstioMesh",
+    "IstioMeshArgs",
+    "ProxyBuild",
+    "PublicGateway",
+    "PublicGatewayArgs",
+    "ServiceType",
+    "TenantNamespace",
+    "TenantNamespaceArgs",
+    "TenantQuota",
+    "TtsVoiceService",
+    "TtsVoiceServiceArgs",
+    "VoiceStorage",
+    "VoiceStorageArgs",
+    "VoiceVariant",
+]
+
+_MODULES = {
+    "ArgumentsError": "arguments",
+    "ChartSource": "mesh",
+    "ComputeSize": "sizes",
+    "ConnectionLimits": "service.arguments",
+    "GatewayHost": "gateway",
+    "IstioMesh": "mesh",
+    "IstioMeshArgs": "mesh",
+    "ProxyBuild": "mesh",
+    "PublicGateway": "gateway",
+    "PublicGatewayArgs": "gateway",
+    "ServiceType": "gateway",
+    "TenantNamespace": "tenancy",
+    "TenantNamespaceArgs": "tenancy",
+    "TenantQuota": "tenancy",
+    "TtsVoiceService": "service.component",
+    "TtsVoiceServiceArgs": "service.arguments",
+    "VoiceStorage": "storage",
+    "VoiceStorageArgs": "storage",
+    "VoiceVariant": "service.arguments",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

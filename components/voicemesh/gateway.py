@@ -1,0 +1,309 @@
+"""`PublicGateway`: where requests enter the mesh, over TLS."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import pulumi
+from pulumi_kubernetes.core.v1 import Secret, Service
+from pulumi_kubernetes.helm.v3 import Release
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+
+from voicemesh.arguments import Faults, is_known
+from voicemesh.component import after, child_options
+from voicemesh.istio import Gateway
+from voicemesh.istio.specs import GatewaySpec, Server
+from voicemesh.mesh import (
+    CHART_TIMEOUT_SECONDS,
+    DRAIN_MARGIN_SECONDS,
+    TRUST_DOMAIN,
+    ChartSource,
+)
+from voicemesh.namespaces import declare_namespace
+from voicemesh.sizes import ComputeSize
+
+CONNECTION_IDLE_SECONDS: Final = 60
+"""After this long without a request a client's connection is closed. It is shorter than the idle
+time-outs of cloud load balancers (350 s for an NLB), which drop connections without a word, and it
+bounds how long an idle client can keep a gateway pod that ends."""
+
+_MIN_NODE_PORT: Final = 30000
+_MAX_NODE_PORT: Final = 32767
+
+
+class ServiceType(StrEnum):
+    """How the gateway's Service is reached from outside the cluster."""
+
+    LOAD_BALANCER = "LoadBalancer"
+    NODE_PORT = "NodePort"
+
+
+@dataclass(frozen=True)
+class GatewayHost:
+    """A host name and its certificate: the name of a Secret, or certificate and private key."""
+
+    name: str
+    """Full host name, as clients send it in SNI and Host."""
+
+    secret_name: pulumi.Input[str] | None = None
+    """A Secret of type kubernetes.io/tls that exists in the gateway's namespace, for instance kept
+    by cert-manager. Conflicts with `certificate` and `private_key`."""
+
+    certificate: pulumi.Input[str] | None = None
+    """Certificate chain in PEM, the host's own first. Needs `private_key`."""
+
+    private_key: pulumi.Input[str] | None = field(default=None, repr=False)
+    """Its private key in PEM; it is kept as a secret."""
+
+    namespace: str = "*"
+    """The only namespace whose VirtualServices may serve this host; `*` for any."""
+
+    def check(self, faults: Faults, path: str) -> None:
+        """Notes names that are none, and a certificate that is missing or given twice."""
+        faults.hostname(f"{path}.name", self.name)
+        pair = (self.certificate is not None, self.private_key is not None)
+        given = self.secret_name is not None
+        faults.require(
+            pair in {(False, False), (True, True)} and given is not pair[0],
+            f"{path}.secret_name",
+            self.secret_name if is_known(self.secret_name) else "given",
+            "secret_name alone, or certificate with private_key",
+        )
+        for name in ("certificate", "private_key"):
+            pem = getattr(self, name)
+            is_pem = not isinstance(pem, str) or pem.lstrip().startswith("-----BEGIN ")
+            faults.require(is_pem, f"{path}.{name}", "(not shown)", "PEM text")
+
+
+@dataclass(frozen=True)
+class PublicGatewayArgs:
+    """Arguments of `PublicGateway`."""
+
+    hosts: Sequence[GatewayHost]
+    """Host names that are served, each with its certificate. Any other SNI is refused."""
+
+    namespace: str = "istio-ingress"
+    """Namespace that the component makes for the gateway alone."""
+
+    charts: ChartSource = field(default_factory=ChartSource)
+    """Where the chart `gateway` comes from; the same source as the mesh's."""
+
+    injection_labels: pulumi.Input[Mapping[str, str]] = field(
+        default_factory=lambda: {"istio-injection": "enabled"}
+    )
+    """Labels by which istiod injects the namespace's pods: `IstioMesh.injection_labels`."""
+
+    service_type: ServiceType = ServiceType.LOAD_BALANCER
+    """How the gateway is reached from outside the cluster."""
+
+    http_node_port: int | None = None
+    """Port of each node for HTTP, 30000 to 32767. Only with `NODE_PORT`; by default any."""
+
+    https_node_port: int | None = None
+    """Port of each node for HTTPS, 30000 to 32767. Only with `NODE_PORT`; by default any."""
+
+    service_annotations: Mapping[str, str] = field(default_factory=dict)
+    """Annotations of the Service, by which a cloud's load balancer is set up."""
+
+    replicas: int = 2
+    """Pods of the gateway."""
+
+    size: ComputeSize = field(default_factory=lambda: ComputeSize(0.5, 0.25))
+    """What each pod requests."""
+
+    max_stream_seconds: int = 600
+    """Longest stream, in seconds; a pod that ends serves its streams for this long."""
+
+    def __post_init__(self) -> None:
+        faults = Faults("PublicGateway")
+        faults.require(len(self.hosts) > 0, "hosts", self.hosts, "at least one host")
+        for index, host in enumerate(self.hosts):
+            host.check(faults, f"hosts[{index}]")
+        faults.unique("hosts", [host.name for host in self.hosts], "host name")
+        faults.dns_label("namespace", self.namespace)
+        faults.require(
+            isinstance(self.service_type, ServiceType),
+            "service_type",
+            self.service_type,
+            ", ".join(f"ServiceType.{kind.name}" for kind in ServiceType),
+        )
+        for name in ("http_node_port", "https_node_port"):
+            self._check_node_port(faults, name)
+        faults.at_least(1, "replicas", self.replicas)
+        faults.at_least(1, "max_stream_seconds", self.max_stream_seconds)
+        self.size.check(faults, "size")
+        self.charts.check(faults, "charts")
+        faults.raise_any()
+
+    def _check_node_port(self, faults: Faults, name: str) -> None:
+        port = getattr(self, name)
+        if port is None:
+            return
+        if self.service_type is not ServiceType.NODE_PORT:
+            faults.require(False, name, port, "nothing, unless service_type is NODE_PORT")
+        in_range = _MIN_NODE_PORT <= port <= _MAX_NODE_PORT
+        faults.require(in_range, name, port, f"{_MIN_NODE_PORT} to {_MAX_NODE_PORT}")
+
+
+class PublicGateway(pulumi.ComponentResource):
+    """Istio's ingress gateway in a namespace of its own, which enforces `restricted`.
+
+    HTTPS with TLS 1.2 or newer on the hosts given, each with its certificate; plain HTTP answers
+    with a redirect. A VirtualService binds to it by `gateway_ref`.
+    """
+
+    namespace: pulumi.Output[str]
+    """Namespace of the gateway's pods."""
+
+    gateway_ref: pulumi.Output[str]
+    """`namespace/name` for the `gateways` of a VirtualService."""
+
+    principal: pulumi.Output[str]
+    """Identity of the gateway's proxies, for authorization policies of what is behind them."""
+
+    address: pulumi.Output[str | None]
+    """Host name or IP of the load balancer; None where the Service has none."""
+
+    def __init__(
+        self, name: str, args: PublicGatewayArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("voicemesh:index:PublicGateway", name, {}, opts)
+        namespace = declare_namespace(
+            name, args.namespace, "restricted", child_options(self), args.injection_labels
+        )
+        in_namespace = after(args.namespace, namespace)
+        release = Release(
+            name,
+            name=name,
+            namespace=in_namespace,
+            values=gateway_values(name, args),
+            timeout=CHART_TIMEOUT_SECONDS,
+            opts=child_options(self),
+            **args.charts.release_arguments("gateway"),
+        )
+        secrets = [
+            _certificate_secret(self, name, host, in_namespace)
+            for host in args.hosts
+            if host.certificate is not None
+        ]
+        gateway = Gateway(
+            name,
+            ObjectMetaArgs(name=name, namespace=in_namespace),
+            gateway_spec(name, args.hosts),
+            child_options(self, pulumi.ResourceOptions(depends_on=[release, *secrets])),
+        )
+        self.namespace = in_namespace
+        self.gateway_ref = after(f"{args.namespace}/{name}", gateway)
+        self.principal = after(f"{TRUST_DOMAIN}/ns/{args.namespace}/sa/{name}", release)
+        self.address = self._address(name, args, release)
+        self.register_outputs(
+            {
+                "namespace": self.namespace,
+                "gateway_ref": self.gateway_ref,
+                "principal": self.principal,
+                "address": self.address,
+            }
+        )
+
+    def _address(
+        self, name: str, args: PublicGatewayArgs, release: Release
+    ) -> pulumi.Output[str | None]:
+        if args.service_type is not ServiceType.LOAD_BALANCER:
+            return after(None, release)
+        service = Service.get(
+            name, after(f"{args.namespace}/{name}", release), opts=child_options(self)
+        )
+        return service.status.apply(_load_balancer_address)
+
+
+def gateway_values(name: str, args: PublicGatewayArgs) -> dict[str, Any]:
+    """Values of the chart `gateway`."""
+    return {
+        "imagePullPolicy": "IfNotPresent",
+        "labels": {"app": name, "istio": name},
+        "replicaCount": args.replicas,
+        "autoscaling": {"enabled": False},
+        "podDisruptionBudget": {"minAvailable": 1},
+        "resources": {"requests": args.size.requests},
+        "env": {"ISTIO_META_IDLE_TIMEOUT": f"{CONNECTION_IDLE_SECONDS}s"},
+        "terminationGracePeriodSeconds": args.max_stream_seconds + DRAIN_MARGIN_SECONDS,
+        # The chart's own securityContext has the sysctl but no seccompProfile: `restricted` asks
+        # for one.
+        "securityContext": {
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+        },
+        "service": {
+            "type": args.service_type.value,
+            # Keeps the client's address: a node passes on only to pods of its own.
+            "externalTrafficPolicy": "Local",
+            "annotations": dict(args.service_annotations),
+            "ports": [
+                _service_port("status-port", 15021),
+                _service_port("http2", 80, args.http_node_port),
+                _service_port("https", 443, args.https_node_port),
+            ],
+        },
+    }
+
+
+def _service_port(name: str, port: int, node_port: int | None = None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": name, "port": port, "protocol": "TCP", "targetPort": port}
+    return entry if node_port is None else {**entry, "nodePort": node_port}
+
+
+def gateway_spec(name: str, hosts: Sequence[GatewayHost]) -> GatewaySpec:
+    """A server for HTTPS per host, and one that redirects plain HTTP."""
+    redirect: Server = {
+        "port": {"number": 80, "name": "http", "protocol": "HTTP"},
+        "hosts": [_scoped(host) for host in hosts],
+        "tls": {"httpsRedirect": True},
+    }
+    secure: list[Server] = [
+        {
+            "port": {"number": 443, "name": f"https-{index}", "protocol": "HTTPS"},
+            "hosts": [_scoped(host)],
+            "tls": {
+                "mode": "SIMPLE",
+                "minProtocolVersion": "TLSV1_2",
+                "credentialName": _secret_name(name, host),
+            },
+        }
+        for index, host in enumerate(hosts)
+    ]
+    return {"selector": {"istio": name}, "servers": [redirect, *secure]}
+
+
+def _scoped(host: GatewayHost) -> str:
+    return f"{host.namespace}/{host.name}"
+
+
+def _secret_name(name: str, host: GatewayHost) -> pulumi.Input[str]:
+    return host.secret_name if host.secret_name is not None else f"{name}-{host.name}"
+
+
+def _certificate_secret(
+    parent: pulumi.Resource, name: str, host: GatewayHost, namespace: pulumi.Input[str]
+) -> Secret:
+    return Secret(
+        f"{name}-{host.name}",
+        type="kubernetes.io/tls",
+        metadata=ObjectMetaArgs(name=f"{name}-{host.name}", namespace=namespace),
+        data={
+            "tls.crt": pulumi.Output.from_input(host.certificate).apply(_base64),
+            "tls.key": pulumi.Output.secret(host.private_key).apply(_base64),
+        },
+        opts=child_options(parent),
+    )
+
+
+def _base64(text: Any) -> str:
+    return base64.b64encode(str(text).encode()).decode()
+
+
+def _load_balancer_address(status: Any) -> str | None:
+    balancer = status.load_balancer if status is not None else None
+    ingress = balancer.ingress if balancer is not None else None
+    return (ingress[0].hostname or ingress[0].ip) if ingress else None

@@ -1,0 +1,256 @@
+"""`IstioMesh`: Istio by its own charts, with mutual TLS everywhere and time for long streams."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import pulumi
+from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+
+from voicemesh.arguments import Faults
+from voicemesh.component import after, child_options
+from voicemesh.istio import PeerAuthentication
+from voicemesh.namespaces import declare_namespace
+from voicemesh.sizes import DEFAULT_SIDECAR, ComputeSize
+
+ISTIO_VERSION: Final = "1.31.0"
+ISTIO_CHART_REPOSITORY: Final = "https://istio-release.storage.googleapis.com/charts"
+ISTIO_IMAGE_HUB: Final = "registry.istio.io/release"
+TRUST_DOMAIN: Final = "cluster.local"
+DRAIN_MARGIN_SECONDS: Final = 60
+CHART_TIMEOUT_SECONDS: Final = 600
+
+SYSTEM_NAMESPACE: Final = "istio-system"
+CNI_NAMESPACE: Final = "istio-cni"
+
+_RUNTIME_DEFAULT: Final = {"type": "RuntimeDefault"}
+_RELEASE_NAMES: Final = {"base": "istio-base", "cni": "istio-cni"}
+"""Releases that Istio's documentation names otherwise than their charts."""
+
+_CHART_DIRECTORIES: Final = {"cni": "istio-cni"}
+"""Charts whose directory in Istio's sources is not named as the chart."""
+
+
+class ProxyBuild(StrEnum):
+    """Which Envoy the proxy image carries."""
+
+    ISTIO = "istio"
+    """Istio's own, with its filters for metadata exchange, ALPN and metrics."""
+
+    UPSTREAM = "upstream"
+    """Envoy as its project releases it. istiod then sends no configuration for Istio's filters,
+    and metrics are Envoy's own."""
+
+
+@dataclass(frozen=True)
+class ChartSource:
+    """Where Istio's charts come from: a repository, or a directory that holds one for each."""
+
+    repository: str | None = None
+    """URL of a Helm repository; by default Istio's own. Conflicts with `directory`."""
+
+    version: str | None = None
+    """Version of the charts; by default `ISTIO_VERSION`. Conflicts with `directory`."""
+
+    directory: str | None = None
+    """A directory with the charts base, istio-cni, istiod and gateway."""
+
+    def check(self, faults: Faults, path: str) -> None:
+        """Notes a source that is both a repository and a directory."""
+        for field_name in ("repository", "version"):
+            value = getattr(self, field_name)
+            conflicts = self.directory is not None and value is not None
+            allowed = f"nothing, since {path}.directory is given"
+            faults.require(not conflicts, f"{path}.{field_name}", value, allowed)
+
+    def release_arguments(self, chart: str) -> dict[str, Any]:
+        """The arguments of a Helm release that say which chart it installs."""
+        if self.directory is not None:
+            return {"chart": f"{self.directory}/{_CHART_DIRECTORIES.get(chart, chart)}"}
+        return {
+            "chart": chart,
+            "version": self.version or ISTIO_VERSION,
+            "repository_opts": RepositoryOptsArgs(repo=self.repository or ISTIO_CHART_REPOSITORY),
+        }
+
+
+@dataclass(frozen=True)
+class IstioMeshArgs:
+    """Arguments of `IstioMesh`."""
+
+    charts: ChartSource = field(default_factory=ChartSource)
+    """Where the charts come from."""
+
+    image_hub: str = ISTIO_IMAGE_HUB
+    """Registry and path of the images pilot, proxyv2 and install-cni."""
+
+    image_tag: str = ISTIO_VERSION
+    """Tag of those images."""
+
+    proxy_build: ProxyBuild = ProxyBuild.ISTIO
+    """Which Envoy the proxy image carries."""
+
+    max_stream_seconds: int = 600
+    """Longest stream, in seconds. Proxies keep the streams that they have for this long, and a
+    margin, when their configuration changes or their pod ends."""
+
+    istiod_replicas: int = 2
+    """Pods of the control plane; from two on, a disruption budget keeps one running."""
+
+    istiod: ComputeSize = field(default_factory=lambda: ComputeSize(0.5, 2))
+    """What each pod of the control plane requests."""
+
+    cni: ComputeSize = field(default_factory=lambda: ComputeSize(0.1, 0.125))
+    """What the network plugin's pod on each node requests."""
+
+    sidecar: ComputeSize = DEFAULT_SIDECAR
+    """What each sidecar requests; it counts against its namespace's quota."""
+
+    def __post_init__(self) -> None:
+        faults = Faults("IstioMesh")
+        self.charts.check(faults, "charts")
+        faults.at_least(1, "max_stream_seconds", self.max_stream_seconds)
+        faults.at_least(1, "istiod_replicas", self.istiod_replicas)
+        faults.require(
+            isinstance(self.proxy_build, ProxyBuild),
+            "proxy_build",
+            self.proxy_build,
+            ", ".join(f"ProxyBuild.{build.name}" for build in ProxyBuild),
+        )
+        for name in ("istiod", "cni", "sidecar"):
+            getattr(self, name).check(faults, name)
+        faults.raise_any()
+
+
+class IstioMesh(pulumi.ComponentResource):
+    """Istio's CRDs, control plane and CNI plugin; every workload accepts mutual TLS only.
+
+    The CNI plugin redirects traffic on the node, so that pods need no privilege of their own and
+    injected pods pass the Pod Security Standard `restricted`. It has a namespace to itself, the
+    only one that allows privileged pods.
+
+    Istio's charts keep their CRDs when they are removed, and with them every Istio resource of the
+    cluster: `pulumi destroy` leaves them behind.
+    """
+
+    version: pulumi.Output[str]
+    """Tag of the images in use."""
+
+    namespace: pulumi.Output[str]
+    """Namespace of the control plane, and of mesh-wide policies."""
+
+    injection_labels: pulumi.Output[Mapping[str, str]]
+    """Labels of a namespace whose pods get sidecars; they exist once pods can be injected."""
+
+    def __init__(
+        self, name: str, args: IstioMeshArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("voicemesh:index:IstioMesh", name, {}, opts)
+        system = declare_namespace(
+            f"{name}-system", SYSTEM_NAMESPACE, "restricted", child_options(self)
+        )
+        node = declare_namespace(f"{name}-cni", CNI_NAMESPACE, "privileged", child_options(self))
+        base = self._release(name, args, "base", {}, [system])
+        cni = self._release(name, args, "cni", cni_values(args), [node, base])
+        istiod = self._release(name, args, "istiod", istiod_values(args), [system, base])
+        strict = PeerAuthentication(
+            f"{name}-strict",
+            ObjectMetaArgs(name="default", namespace=SYSTEM_NAMESPACE),
+            {"mtls": {"mode": "STRICT"}},
+            child_options(self, pulumi.ResourceOptions(depends_on=[istiod])),
+        )
+        self.version = pulumi.Output.from_input(args.image_tag)
+        self.namespace = after(SYSTEM_NAMESPACE, istiod, strict)
+        self.injection_labels = after({"istio-injection": "enabled"}, istiod, cni, strict)
+        self.register_outputs(
+            {
+                "version": self.version,
+                "namespace": self.namespace,
+                "injection_labels": self.injection_labels,
+            }
+        )
+
+    def _release(
+        self,
+        name: str,
+        args: IstioMeshArgs,
+        chart: str,
+        values: dict[str, Any],
+        depends_on: list[pulumi.Resource],
+    ) -> Release:
+        return Release(
+            f"{name}-{chart}",
+            name=_RELEASE_NAMES.get(chart, chart),
+            namespace=CNI_NAMESPACE if chart == "cni" else SYSTEM_NAMESPACE,
+            values=values,
+            timeout=CHART_TIMEOUT_SECONDS,
+            opts=child_options(self, pulumi.ResourceOptions(depends_on=depends_on)),
+            **args.charts.release_arguments(chart),
+        )
+
+
+def image_values(args: IstioMeshArgs) -> dict[str, Any]:
+    """Chart values that say which images to run."""
+    return {"hub": args.image_hub, "tag": args.image_tag, "imagePullPolicy": "IfNotPresent"}
+
+
+def cni_values(args: IstioMeshArgs) -> dict[str, Any]:
+    """Values of the chart `cni`. Its own tolerations already cover tainted GPU nodes."""
+    return {"global": image_values(args), "resources": {"requests": args.cni.requests}}
+
+
+def istiod_values(args: IstioMeshArgs) -> dict[str, Any]:
+    """Values of the chart `istiod`."""
+    return {
+        "global": {
+            **image_values(args),
+            "proxy": {
+                "resources": {"requests": args.sidecar.requests},
+                "seccompProfile": _RUNTIME_DEFAULT,
+            },
+        },
+        "pilot": {
+            "cni": {"enabled": True},
+            "autoscaleEnabled": False,
+            "replicaCount": args.istiod_replicas,
+            "resources": {"requests": args.istiod.requests},
+            "seccompProfile": _RUNTIME_DEFAULT,
+            "env": pilot_environment(args.proxy_build),
+        },
+        "telemetry": {"enabled": args.proxy_build is ProxyBuild.ISTIO},
+        "meshConfig": mesh_config(args.max_stream_seconds),
+    }
+
+
+def pilot_environment(build: ProxyBuild) -> dict[str, str]:
+    """Switches of istiod. https://istio.io/latest/docs/reference/commands/pilot-discovery/"""
+    # With keys inlined by istiod, each rotation rebuilds listeners and cuts long streams.
+    switches = {"PILOT_JWT_ENABLE_REMOTE_JWKS": "envoy"}
+    if build is ProxyBuild.UPSTREAM:
+        switches |= {
+            "PILOT_ENABLE_METADATA_EXCHANGE": "false",
+            "PILOT_ENABLE_ALPN_FILTER": "false",
+            "PILOT_ENABLE_TELEMETRY_LABEL": "false",
+        }
+    return switches
+
+
+def mesh_config(max_stream_seconds: int) -> dict[str, Any]:
+    """Mesh-wide defaults of the proxies.
+
+    https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/
+    """
+    drain = f"{max_stream_seconds + DRAIN_MARGIN_SECONDS}s"
+    return {
+        "pathNormalization": {"normalization": "DECODE_AND_MERGE_SLASHES"},
+        "defaultConfig": {
+            "holdApplicationUntilProxyStarts": True,
+            "drainDuration": drain,
+            "terminationDrainDuration": drain,
+            "proxyMetadata": {"EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "true"},
+            # Without this, the bootstrap drops what outlier detection and canaries are judged by.
+            "proxyStatsMatcher": {"inclusionPrefixes": ["cluster.outbound"]},
+        },
+    }

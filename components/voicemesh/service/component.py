@@ -1,0 +1,127 @@
+"""The component that puts a voice's pods and routes together."""
+
+import pulumi
+from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.core.v1 import Service, ServiceAccount, ServicePortArgs, ServiceSpecArgs
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+
+from voicemesh import contract
+from voicemesh.component import after, child_options
+from voicemesh.istio import DestinationRule, VirtualService
+from voicemesh.mesh import TRUST_DOMAIN
+from voicemesh.service import traffic, workload
+from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant
+
+
+class TtsVoiceService(pulumi.ComponentResource):
+    """A voice: pods in variants, and routes that share requests among them by weight.
+
+    A weight takes effect after every variant is ready, so a new version gets its share only once
+    it speaks. Each variant's failing pods are ejected by the proxies that call them.
+    """
+
+    host: pulumi.Output[str]
+    """Name of the voice within the cluster; it exists once requests are routed."""
+
+    urls: pulumi.Output[list[str]]
+    """Where the public reaches it."""
+
+    principal: pulumi.Output[str]
+    """Identity of its pods, for authorization policies of what they call."""
+
+    versions: pulumi.Output[dict[str, str]]
+    """Version of each variant, by its name."""
+
+    def __init__(
+        self, name: str, args: TtsVoiceServiceArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("voicemesh:index:TtsVoiceService", name, {}, opts)
+        self._name_prefix = name
+        self._args = args
+        self._service = args.service_name or name
+        account = ServiceAccount(
+            name,
+            metadata=self._metadata(),
+            automount_service_account_token=False,
+            opts=child_options(self),
+        )
+        deployments = [self._deployment(variant, account) for variant in args.variants]
+        service = self._kubernetes_service()
+        rule = DestinationRule(
+            name,
+            self._metadata(),
+            traffic.destination_rule(
+                self._service, args.namespace, args.variants, args.connection_limits
+            ),
+            child_options(self),
+        )
+        routes = self._routes([*deployments, rule])
+        host = traffic.service_host(self._service, args.namespace)
+        self.host = after(host, service, *routes)
+        self.urls = after([f"https://{public}" for public in args.hosts], *routes)
+        self.principal = pulumi.Output.concat(
+            TRUST_DOMAIN, "/ns/", args.namespace, "/sa/", self._service
+        )
+        self.versions = after({v.name: v.version for v in args.variants}, *deployments)
+        self.register_outputs(
+            {
+                "host": self.host,
+                "urls": self.urls,
+                "principal": self.principal,
+                "versions": self.versions,
+            }
+        )
+
+    def _metadata(self, suffix: str = "") -> ObjectMetaArgs:
+        return ObjectMetaArgs(
+            name=f"{self._service}{suffix}",
+            namespace=self._args.namespace,
+            labels={contract.APP_LABEL: self._service},
+        )
+
+    def _deployment(self, variant: VoiceVariant, account: ServiceAccount) -> Deployment:
+        timeouts = workload.rollout_timeouts(self._args, variant)
+        return Deployment(
+            f"{self._name_prefix}-{variant.name}",
+            metadata=self._metadata(f"-{variant.name}"),
+            spec=workload.deployment_spec(
+                self._service, self._args, variant, after(self._service, account)
+            ),
+            opts=child_options(self, pulumi.ResourceOptions(custom_timeouts=timeouts)),
+        )
+
+    def _kubernetes_service(self) -> Service:
+        port = ServicePortArgs(
+            name=workload.PORT_NAME,
+            port=contract.HTTP_PORT,
+            target_port=workload.PORT_NAME,
+            app_protocol="http",
+        )
+        return Service(
+            self._name_prefix,
+            metadata=self._metadata(),
+            spec=ServiceSpecArgs(selector={contract.APP_LABEL: self._service}, ports=[port]),
+            opts=child_options(self),
+        )
+
+    def _routes(self, depends_on: list[pulumi.Resource]) -> list[pulumi.Resource]:
+        args = self._args
+        options = child_options(self, pulumi.ResourceOptions(depends_on=depends_on))
+        routes: list[pulumi.Resource] = [
+            VirtualService(
+                f"{self._name_prefix}-mesh",
+                self._metadata("-mesh"),
+                traffic.mesh_routes(self._service, args.namespace, args.variants),
+                options,
+            )
+        ]
+        if args.gateway_ref is not None and args.hosts:
+            public = traffic.public_routes(
+                self._service, args.namespace, args.variants, args.hosts, args.gateway_ref
+            )
+            routes.append(
+                VirtualService(
+                    f"{self._name_prefix}-public", self._metadata("-public"), public, options
+                )
+            )
+        return routes

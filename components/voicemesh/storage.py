@@ -1,0 +1,192 @@
+"""`VoiceStorage`: one bucket for models, reference voices and the audio that is made."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pulumi
+from pulumi_aws import kms, s3
+
+from voicemesh.arguments import Faults
+from voicemesh.component import after, child_options
+
+MODELS_PREFIX: Final = "models/"
+VOICES_PREFIX: Final = "voices/"
+OUTPUTS_PREFIX: Final = "outputs/"
+
+_BUCKET_NAME_LENGTH: Final = range(3, 64)
+_KEY_DELETION_DAYS: Final = 30
+_ABORT_UPLOAD_DAYS: Final = 1
+# S3 counts these days from when a version was replaced or expired, and accepts no less.
+_NONCURRENT_OUTPUT_DAYS: Final = 1
+
+
+@dataclass(frozen=True)
+class VoiceStorageArgs:
+    """Arguments of `VoiceStorage`."""
+
+    bucket_name: pulumi.Input[str] | None = None
+    """Name of the bucket, unique in all of AWS; by default derived from the resource's name."""
+
+    output_days: int = 7
+    """Days after which what lies under `outputs/` expires; a version that was replaced or expired
+    goes one day later. Nothing else expires."""
+
+    deletion_protection: bool = True
+    """Whether bucket and key are protected: `pulumi destroy` then refuses to touch them. Without
+    it, the bucket is deleted with everything in it."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of bucket and key."""
+
+    def __post_init__(self) -> None:
+        faults = Faults("VoiceStorage")
+        if isinstance(self.bucket_name, str):
+            fits = len(self.bucket_name) in _BUCKET_NAME_LENGTH
+            faults.require(fits, "bucket_name", self.bucket_name, "3 to 63 characters")
+            faults.dns_label("bucket_name", self.bucket_name.replace(".", "-"))
+        faults.at_least(1, "output_days", self.output_days)
+        faults.raise_any()
+
+
+class VoiceStorage(pulumi.ComponentResource):
+    """A versioned bucket, encrypted with a key of its own, private, and reached by TLS only."""
+
+    bucket: pulumi.Output[str]
+    """Name of the bucket; it exists once it is private, encrypted and versioned."""
+
+    bucket_arn: pulumi.Output[str]
+    """ARN of the bucket."""
+
+    key_arn: pulumi.Output[str]
+    """ARN of the key that encrypts it."""
+
+    def __init__(
+        self, name: str, args: VoiceStorageArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("voicemesh:index:VoiceStorage", name, {}, opts)
+        stateful = pulumi.ResourceOptions(protect=args.deletion_protection)
+        key = kms.Key(
+            name,
+            description=f"Encrypts the audio and models of {name}",
+            enable_key_rotation=True,
+            deletion_window_in_days=_KEY_DELETION_DAYS,
+            tags=args.tags,
+            opts=child_options(self, stateful),
+        )
+        bucket = s3.Bucket(
+            name,
+            bucket=args.bucket_name,
+            force_destroy=not args.deletion_protection,
+            tags=args.tags,
+            opts=child_options(self, stateful),
+        )
+        guards = [*self._access(name, bucket), *self._contents(name, args, bucket, key)]
+        self.bucket = after(bucket.bucket, *guards)
+        self.bucket_arn = bucket.arn
+        self.key_arn = key.arn
+        self.register_outputs(
+            {"bucket": self.bucket, "bucket_arn": self.bucket_arn, "key_arn": self.key_arn}
+        )
+
+    def _access(self, name: str, bucket: s3.Bucket) -> list[pulumi.Resource]:
+        private = s3.BucketPublicAccessBlock(
+            name,
+            bucket=bucket.bucket,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=child_options(self),
+        )
+        owned = s3.BucketOwnershipControls(
+            name,
+            bucket=bucket.bucket,
+            rule={"object_ownership": "BucketOwnerEnforced"},
+            opts=child_options(self),
+        )
+        policy = s3.BucketPolicy(
+            name,
+            bucket=bucket.bucket,
+            policy=bucket.arn.apply(lambda arn: json.dumps(tls_only_policy(arn))),
+            # From here on AWS judges each policy by whether it makes the bucket public.
+            opts=child_options(self, pulumi.ResourceOptions(depends_on=[private])),
+        )
+        return [private, owned, policy]
+
+    def _contents(
+        self, name: str, args: VoiceStorageArgs, bucket: s3.Bucket, key: kms.Key
+    ) -> list[pulumi.Resource]:
+        versioned = s3.BucketVersioning(
+            name,
+            bucket=bucket.bucket,
+            versioning_configuration={"status": "Enabled"},
+            opts=child_options(self),
+        )
+        encrypted = s3.BucketServerSideEncryptionConfiguration(
+            name,
+            bucket=bucket.bucket,
+            rules=[
+                {
+                    "apply_server_side_encryption_by_default": {
+                        "sse_algorithm": "aws:kms",
+                        "kms_master_key_id": key.arn,
+                    },
+                    "bucket_key_enabled": True,
+                }
+            ],
+            opts=child_options(self),
+        )
+        s3.BucketLifecycleConfiguration(
+            name,
+            bucket=bucket.bucket,
+            rules=lifecycle_rules(args.output_days),
+            # Rules for noncurrent versions need versioning to be on.
+            opts=child_options(self, pulumi.ResourceOptions(depends_on=[versioned])),
+        )
+        return [versioned, encrypted]
+
+
+def tls_only_policy(bucket_arn: str) -> dict[str, Any]:
+    """A bucket policy that denies every request that does not come by TLS."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "DenyWithoutTls",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [bucket_arn, f"{bucket_arn}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }
+
+
+def lifecycle_rules(output_days: int) -> list[Any]:
+    """Outputs expire, versions and delete markers included; unfinished uploads are given up."""
+    outputs = {"prefix": OUTPUTS_PREFIX}
+    return [
+        {
+            "id": "expire-outputs",
+            "status": "Enabled",
+            "filter": outputs,
+            "expiration": {"days": output_days},
+            "noncurrent_version_expiration": {"noncurrent_days": _NONCURRENT_OUTPUT_DAYS},
+        },
+        {
+            # S3 does not take this together with `days` in one rule.
+            "id": "remove-delete-markers",
+            "status": "Enabled",
+            "filter": outputs,
+            "expiration": {"expired_object_delete_marker": True},
+        },
+        {
+            "id": "abort-unfinished-uploads",
+            "status": "Enabled",
+            "filter": {"prefix": ""},
+            "abort_incomplete_multipart_upload": {"days_after_initiation": _ABORT_UPLOAD_DAYS},
+        },
+    ]

@@ -1,0 +1,247 @@
+"""For tests of programs that use components: run one without an engine, and see all it declared.
+
+Pulumi's own mocks show the inputs of a resource, but not its options. This monitor keeps what the
+program sent to the engine: parents, providers, aliases, protection, dependencies, and the outputs
+that components register.
+
+    recording = record(program)
+    service = recording.one("kubernetes:core/v1:Service")
+    assert service.parent == recording.one("voicemesh:index:TtsVoiceService").urn
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pulumi
+from google.protobuf import empty_pb2
+from google.protobuf.json_format import MessageToDict
+from pulumi.runtime import mocks, rpc, settings
+from pulumi.runtime.proto import resource_pb2
+
+_SECRET_SIGNATURE = rpc._special_sig_key
+_STACK = "pulumi:pulumi:Stack"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One resource as the engine was asked for it."""
+
+    urn: str
+    type: str
+    name: str
+    custom: bool
+    parent: str
+    """URN of the parent; the stack's for what the program declares itself."""
+    provider: str
+    """Reference to an explicit provider, `urn::id`; empty where none was given."""
+    inputs: Mapping[str, Any]
+    """Inputs under their names on the wire, secrets revealed."""
+    secret_paths: frozenset[str]
+    """Where the inputs are secret, as in `data.tls.key`."""
+    depends_on: frozenset[str]
+    """URNs of all resources that it waits for."""
+    protect: bool
+    aliases: tuple[Any, ...]
+    ignore_changes: tuple[str, ...]
+    custom_timeouts: Mapping[str, str]
+    outputs: Mapping[str, Any] | None = None
+    """What a component registered; None where it registered nothing."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a program declared."""
+
+    registrations: tuple[Registration, ...]
+    exports: Mapping[str, Any] = field(default_factory=dict)
+    """The stack's outputs."""
+
+    def of_type(self, type_: str) -> list[Registration]:
+        """All resources of a type, in the order of their declaration."""
+        return [r for r in self.registrations if r.type == type_]
+
+    def one(self, type_: str, name: str | None = None) -> Registration:
+        """The only resource of a type, or of a type and a name.
+
+        Raises:
+            LookupError: there is none, or more than one; says which there are.
+        """
+        found = [r for r in self.of_type(type_) if name in (None, r.name)]
+        if len(found) != 1:
+            raise LookupError(
+                f"{len(found)} resources of type {type_} and name {name or 'any'}: "
+                f"{[r.name for r in self.of_type(type_)]}"
+            )
+        return found[0]
+
+    def children(self, parent: Registration) -> list[Registration]:
+        """What was declared directly under a resource."""
+        return [r for r in self.registrations if r.parent == parent.urn]
+
+    def components(self) -> list[Registration]:
+        """Everything that is not a resource of a provider."""
+        return [r for r in self.registrations if not r.custom]
+
+
+class EchoMocks(mocks.Mocks):
+    """Resources whose outputs are their inputs, and an id; extend it with what a provider adds.
+
+    Args:
+        outputs: further outputs by resource type, under their names on the wire.
+        calls: results of invokes by token.
+    """
+
+    def __init__(
+        self,
+        outputs: Mapping[str, Mapping[str, Any]] | None = None,
+        calls: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._outputs = outputs or {}
+        self._calls = calls or {}
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
+        return f"{args.name}-id", {**args.inputs, **self._outputs.get(args.typ, {})}
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict, list[tuple[str, str]] | None]:
+        return dict(self._calls.get(args.token, {})), None
+
+
+class RecordingMonitor(mocks.MockMonitor):
+    """Pulumi's mock monitor, which also keeps each registration with its options."""
+
+    def __init__(self, resource_mocks: mocks.Mocks) -> None:
+        super().__init__(resource_mocks)
+        self._registrations: dict[str, Registration] = {}
+        self._exports: Mapping[str, Any] = {}
+
+    @property
+    def recording(self) -> Recording:
+        """What has been declared so far."""
+        return Recording(tuple(self._registrations.values()), self._exports)
+
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        """As the engine does: the types of all ancestors, without the stack's."""
+        ancestors = "" if not parent else parent.split("::")[2]
+        qualified = type_ if ancestors in ("", _STACK) else f"{ancestors}${type_}"
+        return f"urn:pulumi:{settings.get_stack()}::{settings.get_project()}::{qualified}::{name}"
+
+    def RegisterResource(self, request: Any) -> Any:
+        response = super().RegisterResource(request)
+        if request.type != _STACK:
+            self._keep(_registration(response.urn, request))
+        return response
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:
+        outputs = _plain(MessageToDict(request.outputs))
+        if request.urn.split("::")[2] == _STACK:
+            self._exports = outputs
+        else:
+            known = self._registrations[request.urn]
+            self._registrations[request.urn] = replace(known, outputs=outputs)
+        return empty_pb2.Empty()
+
+    def _keep(self, registration: Registration) -> None:
+        if registration.urn in self._registrations:
+            # The engine refuses the second one; Pulumi's mocks do not.
+            raise ValueError(f"duplicate resource URN {registration.urn}")
+        self._registrations[registration.urn] = registration
+
+
+def record(
+    program: Callable[[], None],
+    *,
+    project: str = "voicemesh",
+    stack: str = "test",
+    config: Mapping[str, str] | None = None,
+    resource_mocks: mocks.Mocks | None = None,
+    preview: bool = False,
+) -> Recording:
+    """Runs a program against the recording monitor and returns what it declared.
+
+    Args:
+        program: declares resources; what it raises, and what any of its outputs raises, is raised.
+        config: the stack's configuration, by full key; objects as JSON, as the engine passes them.
+        resource_mocks: outputs of the resources; by default their inputs.
+        preview: whether the engine says that it only previews.
+    """
+    monitor = RecordingMonitor(resource_mocks or EchoMocks())
+    # Pulumi keeps its state in context variables: a context of its own leaves none behind.
+    contextvars.Context().run(_run, program, monitor, project, stack, dict(config or {}), preview)
+    return monitor.recording
+
+
+def _run(
+    program: Callable[[], None],
+    monitor: RecordingMonitor,
+    project: str,
+    stack: str,
+    config: dict[str, str],
+    preview: bool,
+) -> None:
+    pulumi.runtime.configure(
+        pulumi.runtime.Settings(
+            project=project,
+            stack=stack,
+            dry_run=preview,
+            monitor=monitor,
+            engine=mocks.MockEngine(logging.getLogger(__name__)),
+        )
+    )
+    pulumi.runtime.set_all_config(config, [])
+    with asyncio.Runner() as runner:
+        runner.run(pulumi.runtime.run_in_stack(program))
+
+
+def _registration(urn: str, request: resource_pb2.RegisterResourceRequest) -> Registration:
+    wire = MessageToDict(request.object)
+    timeouts = request.customTimeouts
+    return Registration(
+        urn=urn,
+        type=request.type,
+        name=request.name,
+        custom=request.custom,
+        parent=request.parent,
+        provider=request.provider,
+        inputs=_plain(wire),
+        secret_paths=frozenset(_secret_paths(wire)),
+        depends_on=frozenset(request.dependencies),
+        protect=request.protect,
+        aliases=tuple(MessageToDict(alias) for alias in request.aliases),
+        ignore_changes=tuple(request.ignoreChanges),
+        custom_timeouts={
+            name: getattr(timeouts, name)
+            for name in ("create", "update", "delete")
+            if getattr(timeouts, name)
+        },
+    )
+
+
+def _is_secret(value: Any) -> bool:
+    return isinstance(value, dict) and value.get(_SECRET_SIGNATURE) == rpc._special_secret_sig
+
+
+def _plain(value: Any) -> Any:
+    if _is_secret(value):
+        return _plain(value["value"])
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    # Protobuf's Struct has no integers.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _secret_paths(value: Any, path: str = "") -> list[str]:
+    if _is_secret(value):
+        return [path]
+    if isinstance(value, dict):
+        return [p for k, v in value.items() for p in _secret_paths(v, f"{path}.{k}".lstrip("."))]
+    if isinstance(value, list):
+        return [p for i, v in enumerate(value) for p in _secret_paths(v, f"{path}[{i}]")]
+    return []
