@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from infra.local import addons, control_plane, network, node, ownership, processes
+from infra.local import (
+    addons,
+    control_plane,
+    image_store,
+    images,
+    network,
+    node,
+    ownership,
+    processes,
+)
 from infra.local.cleanup import clear
-from infra.local.control_plane import Credentials
 from infra.local.kube import KubeApi
-from infra.local.paths import CHECKOUT, LOGS, STATE
+from infra.local.node_root import ensure_namespaces_folder
+from infra.local.paths import CACHE, CHECKOUT, LOGS, STATE
 from infra.local.processes import Daemon
 from infra.local.progress import Progress, silent
-from infra.local.topology import FORWARDS, NODES
+from infra.local.topology import FORWARDS, NODES, Node
 
 
 def ensure_cluster(progress: Progress = silent) -> None:
@@ -29,17 +40,20 @@ def ensure_cluster(progress: Progress = silent) -> None:
     STATE.chmod(0o700)
     progress("network")
     network.ensure_network()
+    ensure_namespaces_folder()
     ensure_forwarder()
+    archives = _archives()
     credentials = control_plane.ensure_credentials()
     progress("API server, and containerd on each node")
     with ThreadPoolExecutor() as pool:
-        containerds = [pool.submit(node.ensure_containerd, each) for each in NODES]
+        containerds = pool.submit(_ensure_containerds, archives, progress)
         control_plane.ensure_api(credentials)
         control_plane.ensure_controllers(credentials)
-        for containerd in containerds:
-            containerd.result()
+        containerds.result()
     with KubeApi(control_plane.KUBECONFIG_HOST) as api:
-        _ensure_nodes(credentials, api, progress)
+        progress("nodes")
+        _on_each_node(lambda each: node.ensure_kubelet(each, credentials))
+        _on_each_node(lambda each: node.wait_for_node(each, api))
         progress("DNS, metrics, volumes")
         addons.ensure_addons(api, credentials)
 
@@ -63,23 +77,41 @@ def down(progress: Progress = silent) -> None:
     ownership.check_may_stop()
     progress("ending processes, removing namespaces, mounts and files")
     clear()
+    ownership.forget()
 
 
-def _ensure_nodes(credentials: Credentials, api: KubeApi, progress: Progress) -> None:
-    progress("images onto each node")
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda each: node.ensure_kubelet(each, credentials), NODES))
-        progress("nodes")
-        list(pool.map(lambda each: node.wait_for_node(each, api), NODES))
+def _ensure_containerds(archives: Sequence[Path], progress: Progress) -> None:
+    store = image_store.ensure_store(archives, progress)
+    _on_each_node(lambda each: node.ensure_containerd(each, store))
+    _on_each_node(lambda each: node.load_images(each, archives))
+
+
+def _archives() -> list[Path]:
+    folder = CACHE / "images"
+    return [
+        max(folder.glob(f"{image.name}-*.tar"), key=lambda path: path.stat().st_mtime)
+        for image in images.IMAGES
+    ]
+
+
+def _on_each_node(action: Callable[[Node], None]) -> None:
+    with ThreadPoolExecutor(len(NODES)) as pool:
+        list(pool.map(action, NODES))
 
 
 def main(arguments: Sequence[str]) -> None:
+    started = time.monotonic()
+
+    def print(line: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - started:6.1f} {line}\n")
+
     with ownership.lock(print):
         if arguments == ["down"]:
             down(print)
         else:
             ownership.claim(print)
             ensure_cluster(print)
+    print("done")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from infra.local.topology import (
 NAMESPACES = Path("/run/netns")
 """Where `ip netns` keeps named network namespaces."""
 
+MOUNT_NAMESPACES = RUN / "mounts"
+
 _SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     # A node's own connections to Services, and their answers, take different interfaces.
@@ -40,9 +42,9 @@ def hub_namespace() -> Path:
     return NAMESPACES / HUB
 
 
-def mount_namespace(node_name: str) -> Path:
+def mount_namespace(node: Node) -> Path:
     """File that keeps a node's mount namespace alive while nothing runs in it."""
-    return RUN / "mounts" / node_name
+    return MOUNT_NAMESPACES / node.name
 
 
 def in_hub(argv: Sequence[str]) -> list[str]:
@@ -58,7 +60,7 @@ def in_node_network(node: Node, argv: Sequence[str]) -> list[str]:
 def in_node(node: Node, argv: Sequence[str]) -> list[str]:
     """The command, run in a node's network and with the node's files."""
     net = NAMESPACES / node.network_namespace
-    mount = mount_namespace(node.name)
+    mount = mount_namespace(node)
     return ["nsenter", f"--net={net}", f"--mount={mount}", "--", *argv]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from infra.local import cgroups, network, processes
+from infra.local import cgroups, image_store, network, processes
 from infra.local.binaries import cni_plugin_path, tool_path
 from infra.local.certificates import write_private
 from infra.local.commands import run_command
@@ -32,13 +33,23 @@ _READY_SECONDS = 90.0
 _ETC = "etc/kubernetes"
 
 
-def ensure_containerd(node: Node) -> None:
+def containerd_root(node: Node) -> Path:
+    """The folder in which the node's containerd keeps images."""
+    return node_root(node) / "var/lib/containerd"
+
+
+def ensure_containerd(node: Node, store: Path) -> None:
     """Makes the node's files and starts its containerd where it does not run.
+
+    Args:
+        node: the node.
+        store: the image store that a new node gets a copy of.
 
     Raises:
         LocalEnvironmentError: it ended or did not answer in time; shows its log's end.
     """
     ensure_root(node)
+    image_store.seed(containerd_root(node), store)
     root = node_root(node)
     _write(root / "etc/containerd/config.toml", containerd_config())
     conflist = root / "etc/cni/net.d/10-voicemesh.conflist"
@@ -86,6 +97,17 @@ def ensure_kubelet(node: Node, credentials: Credentials) -> None:
     path = f"{tool_path('nft').parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     proxy_argv = [str(tool_path("kube-proxy")), f"--config=/{_ETC}/kube-proxy.yaml"]
     processes.ensure_daemon(_daemon(node, "kube-proxy", proxy_argv, {"PATH": path}))
+
+
+def load_images(node: Node, archives: Sequence[Path]) -> None:
+    """Imports into a running node the archives that its store was not filled with."""
+    root = containerd_root(node)
+    loaded = image_store.read_loaded(root)
+    missing = [archive for archive in archives if archive.name not in loaded]
+    for archive in missing:
+        ctr(node, "images", "import", str(archive))
+    if missing:
+        image_store.write_loaded(root, archives)
 
 
 def wait_for_node(node: Node, api: KubeApi) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from infra.local.commands import run_command
 from infra.local.mounts import mount_points
-from infra.local.network import NAMESPACES, mount_namespace
+from infra.local.network import MOUNT_NAMESPACES, NAMESPACES, mount_namespace
 from infra.local.paths import CACHE, STATE
 from infra.local.topology import Node
 
@@ -51,7 +51,6 @@ _OWN_FOLDERS = (
     "sys",
     "tmp",
     "var/lib/cni",
-    "var/lib/containerd",
     "var/lib/kubelet",
     "var/log/containers",
     "var/log/pods",
@@ -69,13 +68,12 @@ def ensure_root(node: Node) -> None:
     Raises:
         LocalEnvironmentError: a mount was refused; carries the command's message.
     """
-    held = mount_namespace(node.name)
+    held = mount_namespace(node)
     complete = held.with_suffix(".complete")
     if complete.exists() and held in mount_points():
         return
     delete_root_mounts(node)
     _make_files(node)
-    _ensure_private(held.parent)
     held.touch()
     script = "\n".join(mount_commands(node_root(node), _read_only_folders()))
     unshare = ["unshare", f"--mount={held}", "--propagation=private", "sh", "-euc", script]
@@ -88,7 +86,7 @@ def ensure_root(node: Node) -> None:
 
 def delete_root_mounts(node: Node) -> None:
     """Lets go of the node's mount namespace; it ends with the last process inside."""
-    held = mount_namespace(node.name)
+    held = mount_namespace(node)
     held.with_suffix(".complete").unlink(missing_ok=True)
     while held in mount_points():
         run_command(["umount", str(held)], f"unmounting the namespace of the node {node.name}")
@@ -167,8 +165,12 @@ def _machine_links() -> list[tuple[str, str]]:
     return [(link.name, str(link.readlink())) for link in links if link.is_symlink()]
 
 
-def _ensure_private(folder: Path) -> None:
-    """The kernel keeps a mount namespace only in a folder that passes no mounts on."""
+def ensure_namespaces_folder() -> None:
+    """Makes the folder in which the mount namespaces of all nodes are kept.
+
+    The kernel keeps a mount namespace only where mounts are not passed on.
+    """
+    folder = MOUNT_NAMESPACES
     folder.mkdir(parents=True, exist_ok=True)
     if folder not in mount_points():
         run_command(["mount", "--bind", str(folder), str(folder)], f"mounting {folder}")

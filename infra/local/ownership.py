@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -108,6 +108,13 @@ def claim(progress: Progress = silent) -> None:
         progress(f"clearing away {decision.reason}")
         cleanup.clear()
     _write(Owner(CHECKOUT, time.time()))
+
+
+def forget() -> None:
+    """Removes the last of the environment, the lock; call it with `lock()` held, after clearing."""
+    LOCK_FILE.unlink(missing_ok=True)
+    with suppress(OSError):  # another command may have made a lock of its own in between
+        RUN.rmdir()
 
 
 def check_may_stop() -> None:
