@@ -2,29 +2,324 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import pytest
+
 from infra.local.adapters.kubernetes_provider.api import Api
 
 from .engine import Stack
 
-CONFIG_MAP = """
-namespace = k8s.core.v1.Namespace("space", metadata={{"labels": {{"team": "{team}"}}}})
-settings = k8s.core.v1.ConfigMap(
-    "settings",
-    metadata={{"namespace": namespace.metadata.name, "name": "settings"}},
-    data={{"level": "{level}"}},
+SPACE = """
+space = k8s.core.v1.Namespace("space", metadata={"name": "%s"})
+"""
+
+LIFECYCLE = """
+space = k8s.core.v1.Namespace("space", metadata={{"labels": {{"team": "{team}"}}}})
+here = {{"namespace": space.metadata.name}}
+settings = k8s.core.v1.ConfigMap("settings", metadata=here, data={{"level": "low"}})
+server = k8s.apps.v1.Deployment(
+    "server",
+    metadata={{**here, "name": "server", "annotations": {{"pulumi.com/skipAwait": "true"}}}},
+    spec={{
+        "replicas": {replicas},
+        "selector": {{"match_labels": {{"app": "{app}"}}}},
+        "template": {{
+            "metadata": {{"labels": {{"app": "{app}"}}}},
+            "spec": {{
+                "containers": [
+                    {{
+                        "name": "main",
+                        "image": "localhost/none:1",
+                        "resources": {{"requests": {{"cpu": "1000m", "memory": "1024Mi"}}}},
+                    }},
+                ],
+            }},
+        }},
+    }},
 )
-pulumi.export("namespace", namespace.metadata.name)
+limits = k8s.core.v1.ResourceQuota(
+    "limits",
+    metadata={{**here, "name": "limits"}},
+    spec={{"hard": {{"requests.cpu": "2000m", "pods": {pods}}}}},
+)
+for name in ("space", "settings", "server"):
+    pulumi.export(name, globals()[name].metadata.name)
+pulumi.export("uid", server.metadata.uid)
 """
 
 
-def test_objects_are_created_kept_changed_and_destroyed(stack: Stack, api: Api) -> None:
-    stack.up(CONFIG_MAP.format(team="a", level="low"))
+def lifecycle(*, team: str = "a", replicas: int = 1, app: str = "x", pods: int = 5) -> str:
+    return LIFECYCLE.format(team=team, replicas=replicas, app=app, pods=pods)
+
+
+def live(api: Api, api_version: str, kind: str, namespace: str, name: str) -> dict[str, Any]:
+    found = api.get(api.kind(api_version, kind), namespace, name)
+    assert found is not None, f"{kind} {namespace}/{name}"
+    return found
+
+
+def test_objects_live_as_long_as_the_program_wants_them(stack: Stack, api: Api) -> None:
+    stack.up(lifecycle())
     stack.unchanged()
-    namespace = stack.outputs()["namespace"]
-    stored = api.get(api.kind("v1", "ConfigMap"), namespace, "settings")
-    assert stored is not None
-    assert stored["data"] == {"level": "low"}
-    stack.up(CONFIG_MAP.format(team="b", level="low"))
-    assert stack.outputs()["namespace"] == namespace
+    first = stack.outputs()
+    namespace = first["space"]
+    assert namespace.startswith("space-")
+    assert first["settings"].startswith("settings-")
+
+    stack.up(lifecycle(team="b", replicas=2, pods=6))
+    second = stack.outputs()
+    assert second == first, "names and uid stay: everything was changed in place"
+    assert live(api, "apps/v1", "Deployment", namespace, "server")["spec"]["replicas"] == 2
+    assert live(api, "v1", "Namespace", "", namespace)["metadata"]["labels"]["team"] == "b"
+
+    refreshed = stack.refresh()
+    assert "unchanged" in refreshed.text
+    assert "updated" not in refreshed.text
+    stack.cli("preview", "--expect-no-changes")
+
+    shown = stack.preview(lifecycle(team="b", replicas=2, pods=6, app="y"))
+    assert "[replace]" in shown.text or "replace" in shown.text
+    stack.up()
+    third = stack.outputs()
+    assert third["uid"] != first["uid"], "a selector cannot be changed in place"
+    assert {**third, "uid": ""} == {**first, "uid": ""}
+
     stack.destroy()
+    assert stack.names() == []
     assert api.get(api.kind("v1", "Namespace"), "", namespace) is None
+
+
+def test_what_others_changed_is_found_and_healed(stack: Stack, api: Api) -> None:
+    program = lifecycle(replicas=2)
+    stack.up(program)
+    namespace, settings = stack.outputs()["space"], stack.outputs()["settings"]
+    deployments = api.kind("apps/v1", "Deployment")
+    changed = live(api, "apps/v1", "Deployment", namespace, "server")
+    changed["spec"]["replicas"] = 7
+    changed["metadata"]["labels"] = {"added": "by-others"}
+    api.replace(deployments, changed)
+    api.delete(api.kind("v1", "ConfigMap"), namespace, settings, "Background")
+
+    refreshed = stack.refresh()
+    assert "replicas" in refreshed.text
+    assert "added" not in refreshed.text, "a field that the program does not set is no drift"
+    assert "settings" not in stack.names()
+    assert stack.resource("server")["inputs"]["spec"]["replicas"] == 7
+
+    stack.up()
+    assert live(api, "apps/v1", "Deployment", namespace, "server")["spec"]["replicas"] == 2
+    assert "settings" in stack.names()
+    stack.unchanged()
+    stack.destroy()
+
+
+SERVICE = """
+k8s.core.v1.Service(
+    "front",
+    metadata={{"namespace": "default", "annotations": {{"pulumi.com/skipAwait": "true"}}}},
+    spec={{"type": "{type}", "{ports}": [{{"port": 80}}], "selector": {{"app": "x"}}}},
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("type_", "ports", "named"),
+    [("ClusterIP", "portz", "spec.portz"), ("Bogus", "ports", "spec.type")],
+)
+def test_a_preview_names_the_field_that_the_server_refuses(
+    stack: Stack, type_: str, ports: str, named: str
+) -> None:
+    stack.preview(SERVICE.format(type="ClusterIP", ports="ports"))
+    refused = stack.preview(SERVICE.format(type=type_, ports=ports), fails=True)
+    assert named in refused.text
+    assert "Service default/front-" in refused.text
+
+
+def test_a_refused_change_leaves_the_running_object_alone(stack: Stack, api: Api) -> None:
+    good = lifecycle()
+    stack.up(good)
+    namespace = stack.outputs()["space"]
+    before = live(api, "apps/v1", "Deployment", namespace, "server")
+    refused = stack.up(good.replace('"image"', '"imagee"'), fails=True)
+    assert ".imagee" in refused.text
+    assert live(api, "apps/v1", "Deployment", namespace, "server") == before
+    stack.up(good)
+    stack.destroy()
+
+
+def test_secrets_are_nowhere_in_clear(stack: Stack, api: Api) -> None:
+    program = """
+    import pulumi_random
+    drawn = pulumi_random.RandomPassword("drawn", length=24, keepers={"round": "%s"})
+    k8s.core.v1.Secret(
+        "hidden",
+        metadata={"namespace": "default", "name": "hidden"},
+        string_data={"word": "correct-horse-battery", "drawn": drawn.result},
+    )
+    k8s.core.v1.ConfigMap(
+        "shown",
+        metadata={"namespace": "default", "name": "shown"},
+        data={"word": "plainly-visible", "covered": pulumi.Output.secret("covered-text")},
+    )
+    """
+    told = stack.up(program % 1).text + stack.preview(program % 2).text
+    encoded = live(api, "v1", "Secret", "default", "hidden")["data"]
+    assert encoded["word"] == "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5"
+    exported = stack.export()
+    opened = stack.export(secrets=True)
+    for text in ("correct-horse-battery", encoded["word"], encoded["drawn"], "covered-text"):
+        assert text not in exported + told
+    assert "plainly-visible" in exported, "the export does hold the values that are no secret"
+    assert encoded["drawn"] in opened, "the export with secrets does hold them"
+    stack.refresh()
+    stack.up(program % 2)
+    assert live(api, "v1", "Secret", "default", "hidden")["data"]["drawn"] != encoded["drawn"]
+    assert encoded["word"] not in stack.export()
+    stack.destroy()
+
+
+def test_types_that_an_adapter_does_not_know_are_refused_by_name(stack: Stack) -> None:
+    group = 'k8s.yaml.v2.ConfigGroup("group", yaml="")'
+    assert "kubernetes:yaml/v2:ConfigGroup" in stack.preview(group, fails=True).text
+    pet = 'import pulumi_random\npulumi_random.RandomPet("pet")'
+    assert "random:index/randomPet:RandomPet" in stack.preview(pet, fails=True).text
+
+
+def test_a_kind_that_the_server_does_not_serve_is_refused_by_name(stack: Stack) -> None:
+    program = """
+    k8s.apiextensions.CustomResource(
+        "thing", api_version="%s", kind="Thing", metadata={"namespace": "default"}
+    )
+    """
+    refused = stack.preview(program % "apps/v1", fails=True)
+    assert "does not serve Thing in apps/v1" in refused.text
+    stack.preview(program % "example.org/v1")
+
+
+CRD = """
+definition = k8s.apiextensions.CustomResource(
+    "definition",
+    api_version="apiextensions.k8s.io/v1",
+    kind="CustomResourceDefinition",
+    metadata={"name": "voices.example.org"},
+    spec={
+        "group": "example.org",
+        "names": {"kind": "Voice", "plural": "voices", "singular": "voice"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "pitch": {"type": "string", "enum": ["LOW", "HIGH"]},
+                                    "weight": {"type": "integer"},
+                                },
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+)
+voice = k8s.apiextensions.CustomResource(
+    "voice",
+    api_version="example.org/v1",
+    kind="Voice",
+    metadata={"namespace": "default", "name": "voice"},
+    spec={"pitch": "LOW", "weight": 10},
+    opts=pulumi.ResourceOptions(depends_on=[definition]),
+)
+"""
+
+
+def test_a_custom_resource_is_validated_by_its_definition(stack: Stack, api: Api) -> None:
+    stack.preview(CRD)
+    stack.up()
+    stack.unchanged()
+    stored = live(api, "example.org/v1", "Voice", "default", "voice")
+    assert stored["spec"] == {"pitch": "LOW", "weight": 10}
+    assert "spec.pitch" in stack.preview(CRD.replace('"LOW", "w', '"FLAT", "w'), fails=True).text
+    assert (
+        "spec.volume" in stack.preview(CRD.replace('"weight": 10', '"volume": 1'), fails=True).text
+    )
+    stack.up(CRD.replace('"weight": 10', '"weight": 90'))
+    assert live(api, "example.org/v1", "Voice", "default", "voice")["spec"]["weight"] == 90
+    stack.destroy()
+
+
+def test_an_existing_object_is_imported_but_never_silently_taken(stack: Stack, api: Api) -> None:
+    obj = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "found", "namespace": "default"},
+        "data": {"level": "low"},
+    }
+    api.apply(api.kind("v1", "ConfigMap"), obj, force=True)
+    program = """
+    k8s.core.v1.ConfigMap(
+        "found",
+        metadata={"name": "found", "namespace": "default"},
+        data={"level": "low"},
+        opts=pulumi.ResourceOptions(import_=%s),
+    )
+    """
+    refused = stack.up(program % None, fails=True)
+    assert "ConfigMap default/found already exists" in refused.text
+    stack.up(program % "'default/found'")
+    assert stack.resource("found")["id"] == "default/found"
+    stack.up(program % None)
+    stack.unchanged()
+    stack.destroy()
+    assert api.get(api.kind("v1", "ConfigMap"), "default", "found") is None
+
+
+def test_an_object_that_does_not_become_ready_stays_in_the_state(stack: Stack, api: Api) -> None:
+    program = lifecycle().replace(
+        '"pulumi.com/skipAwait": "true"', '"pulumi.com/timeoutSeconds": "3"'
+    )
+    failed = stack.up(program, fails=True)
+    assert "server did not become ready" in failed.text.replace("exists, but ", "")
+    assert "replicas" in failed.text
+    kept = stack.resource("server")
+    assert kept["id"].endswith("/server")
+    assert kept["initErrors"]
+    again = stack.preview(program)
+    assert "server" in again.text
+    stack.up(lifecycle())
+    assert "initErrors" not in stack.resource("server")
+    stack.destroy()
+
+
+def test_the_quota_that_refuses_pods_is_named(stack: Stack) -> None:
+    program = lifecycle(pods=0).replace(
+        '"pulumi.com/skipAwait": "true"', '"pulumi.com/timeoutSeconds": "5"'
+    )
+    failed = stack.up(with_quota_first(program), fails=True)
+    assert "exceeded quota: limits" in failed.text
+    stack.destroy()
+
+
+def with_quota_first(program: str) -> str:
+    """The program with its quota in place before the Deployment."""
+    head, server, rest = program.partition("server = k8s")
+    body, limits, tail = rest.partition("limits = k8s")
+    quota, export, end = tail.partition("for name in")
+    return f"{head}{limits}{quota}{server}{body}{export}{end}"
+
+
+def test_exported_outputs_are_plain_json(stack: Stack) -> None:
+    stack.up(SPACE % "plain-outputs" + 'pulumi.export("labels", space.metadata.labels)')
+    assert json.loads(json.dumps(stack.outputs()["labels"])) == {
+        "kubernetes.io/metadata.name": "plain-outputs"
+    }
+    stack.destroy()

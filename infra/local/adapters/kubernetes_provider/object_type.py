@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import httpx
@@ -267,11 +268,7 @@ class ObjectType(ResourceType):
             try:
                 kind = self._kind(obj)
                 placed = self._placed(kind, obj)
-                if not self._settings.upsert and self._find(kind, placed):
-                    raise ProviderError(
-                        f"{kind.kind} {identity(placed)} already exists; import it, delete it, or "
-                        "set the provider's upsertExistingObjects to take it over"
-                    )
+                self._make_room(call, kind, placed)
                 return kind, self._applied(kind, placed)
             except (KindNotServedError, ApiError) as error:
                 status = error.status if isinstance(error, ApiError) else httpx.codes.NOT_FOUND
@@ -282,19 +279,40 @@ class ObjectType(ResourceType):
                     raise
         raise AssertionError("the loop returns or raises")
 
+    def _make_room(self, call: Call, kind: Kind, obj: Object) -> None:
+        """Waits for a predecessor that is being deleted; refuses to take an object over."""
+        old = self._find(kind, obj)
+        if old and old["metadata"].get("deletionTimestamp"):
+            metadata = old["metadata"]
+            place = metadata.get("namespace", "")
+            self._waiter.until_gone(call, kind, place, metadata["name"], metadata["uid"])
+        elif old and not self._settings.upsert:
+            raise ProviderError(
+                f"{kind.kind} {identity(obj)} already exists; import it, delete it, or set the "
+                "provider's upsertExistingObjects to take it over"
+            )
+
     def _applied(self, kind: Kind, obj: Object) -> Object:
         try:
             if kind.kind == "CustomResourceDefinition" and (old := self._find(kind, obj)):
                 version = old["metadata"]["resourceVersion"]
                 metadata = {**obj["metadata"], "resourceVersion": version}
                 return self._api.replace(kind, {**obj, "metadata": metadata})
-            return self._api.apply(kind, obj, force=self._force(obj))
+            return self._apply(kind, obj)
         except ApiError as error:
             raise self._refused("applied", obj, error) from error
 
+    def _apply(self, kind: Kind, obj: Object) -> Object:
+        try:
+            return self._api.apply(kind, obj, force=self._force(obj))
+        except ApiError as error:
+            if error.status == httpx.codes.CONFLICT and is_edited_by_hand(error.message):
+                return self._api.apply(kind, obj, force=True)
+            raise
+
     def _refused(self, verb: str, obj: Object, error: ApiError) -> ApiError:
         hint = ""
-        if error.status == httpx.codes.CONFLICT and "conflict" in error.message:
+        if error.status == httpx.codes.CONFLICT and conflicting_managers(error.message):
             hint = f"; set the annotation {PATCH_FORCE} to take the fields over"
         return ApiError(
             error.status,
@@ -344,6 +362,21 @@ class ObjectType(ResourceType):
         except ApiError:
             return changed
         return changes(_settled(live), _settled(applied))
+
+
+def conflicting_managers(message: str) -> frozenset[str]:
+    """Who owns the fields that an apply may not change, from the server's message."""
+    return frozenset(re.findall(r'conflicts? with "([^"]+)"', message))
+
+
+def is_edited_by_hand(message: str) -> bool:
+    """Whether only kubectl, or an older client-side Pulumi, owns the conflicting fields.
+
+    The released provider takes those over without asking.
+    """
+    managers = conflicting_managers(message)
+    by_hand = ("kubectl", "before-first-apply", "pulumi-")
+    return bool(managers) and all(manager.startswith(by_hand) for manager in managers)
 
 
 def _settled(obj: Object) -> Object:
