@@ -1,17 +1,10 @@
 """The Pulumi program: load the environment, build it, export its outputs."""
 
-import os
-import sys
+import pulumi
+from voicemesh import ArgumentsError
 
-# The engine puts this folder on the path, where `platform.py` would hide Python's own module.
-_HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) != _HERE]
-
-import pulumi  # noqa: E402
-from voicemesh import ArgumentsError  # noqa: E402
-
-from infra.environment import FaultyEnvironmentError, load_from_pulumi  # noqa: E402
-from infra.platform import build  # noqa: E402
+from infra.composition import build
+from infra.environment import FaultyEnvironmentError, load_from_pulumi
 
 
 def main() -> None:

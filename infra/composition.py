@@ -1,4 +1,7 @@
-"""Which components an environment is made of."""
+"""Which components an environment is made of.
+
+(Not `platform`: the engine runs Python in this folder, where that would hide Python's own module.)
+"""
 
 from __future__ import annotations
 
