@@ -132,7 +132,7 @@ def _ticker(progress: Progress, number: int) -> Callable[[str], None]:
 
     def tick(what: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        progress(f"images {number}/{len(IMAGES)} {what}, {minutes}:{seconds:02}")
+        progress(f"{number}/{len(IMAGES)} {what}, {minutes}:{seconds:02}")
 
     return tick
 
@@ -144,7 +144,7 @@ def _alone(progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("images: waiting for another build on this machine")
+            progress("waiting for another build on this machine")
             fcntl.flock(lock, fcntl.LOCK_EX)
         for left in _FOLDER.glob(f"{_WORK_PREFIX}*"):
             shutil.rmtree(left)
