@@ -53,7 +53,7 @@ def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
 
 def client(service: str, endpoint: str) -> Any:
     return boto3.client(
-        service,  # type: ignore[call-overload]
+        service,
         endpoint_url=endpoint,
         region_name=_REGION,
         aws_access_key_id="someone",

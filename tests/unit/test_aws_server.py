@@ -57,7 +57,7 @@ class Server:
             endpoint_url=self.url,
             region_name="eu-central-1",
             config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-            **{"aws_access_key_id": "any", "aws_secret_access_key": "thing"} | credentials,  # type: ignore[arg-type]
+            **{"aws_access_key_id": "any", "aws_secret_access_key": "thing"} | credentials,
         )
         if plain:
 

@@ -39,7 +39,7 @@ def shape_of(spec: Spec, model: ServiceModel, name: str) -> Shape | None:
     for call in spec.writes:
         for path, carried in call.request.items():
             if carried == name:
-                return shape_at(_input_shape(model, call.operation), path)
+                return shape_at(input_shape(model, call.operation), path)
     return None
 
 
@@ -68,7 +68,8 @@ def _required_members(shape: Shape | None) -> list[str]:
     return cast("list[str]", shape.required_members) if isinstance(shape, StructureShape) else []
 
 
-def _input_shape(model: ServiceModel, operation: str) -> Shape | None:
+def input_shape(model: ServiceModel, operation: str) -> Shape | None:
+    """The shape of an operation's request."""
     return cast("Shape | None", model.operation_model(operation).input_shape)
 
 
@@ -94,7 +95,7 @@ def _unknown_name(where: str, name: str, known: Iterable[str]) -> str:
 
 def _required_inputs(spec: Spec, model: ServiceModel) -> frozenset[str]:
     """What the creating call requires and neither a constant, a default nor a name gives."""
-    required = _required_members(_input_shape(model, spec.create.operation))
+    required = _required_members(input_shape(model, spec.create.operation))
     given = {f.name for f in spec.all_fields if f.default is not None}
     given |= {spec.autoname.property} if spec.autoname else set()
     return frozenset(spec.create.request.get(member, "") for member in required) - given - {""}

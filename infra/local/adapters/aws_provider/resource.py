@@ -179,6 +179,9 @@ class TableResource(ResourceType):
         properties = plain(self._desired(old_outputs, news))
         properties["region"] = self.cloud.region_of(properties)
         changed = {str(path[0]) for path in self._changed(old_inputs, news)}
+        if not changed:
+            # The engine updates without a change what was left unfinished.
+            self._complete(where, properties)
         for aws_call in self.spec.updates:
             if changed & aws_call.carries and self._applies(aws_call, properties):
                 response = self._do(where, aws_call, properties)
