@@ -45,6 +45,7 @@ class Stack:
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
             "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
+            "HELM_BINARY": str(tool_path("helm")),
             "KUBECONFIG": str(kubeconfig),
         }
         self.cli("stack", "init", "test")
