@@ -343,6 +343,7 @@ class _EngineLog:
 
     def __init__(self, address: str) -> None:
         self._stub: Any = None
+        self._shown: dict[str, str] = {}
         self.connect(address)
 
     def connect(self, address: str) -> None:
@@ -351,8 +352,10 @@ class _EngineLog:
             self._stub = engine_pb2_grpc.EngineStub(channel)
 
     def __call__(self, urn: str, severity: str, message: str, ephemeral: bool) -> None:
-        if self._stub is None:
+        if self._stub is None or (ephemeral and self._shown.get(urn, "") == message):
             return
+        if ephemeral:
+            self._shown[urn] = message
         request = engine_pb2.LogRequest(
             severity=engine_pb2.LogSeverity.Value(severity),
             message=message,

@@ -50,8 +50,8 @@ _UNKNOWN_INPUTS = ("postrender", "valueYamlFiles", "manifest", "lint")
 class HelmRelease(ResourceType):
     """A chart, installed and kept by helm."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, *, upsert: bool = False) -> None:
+        self._cluster, self._upsert = cluster, upsert
 
     @override
     def check(self, call: Call, olds: Properties, news: Properties) -> Properties:
@@ -91,9 +91,11 @@ class HelmRelease(ResourceType):
     @override
     def create(self, call: Call, inputs: Properties) -> tuple[str, Properties]:
         release = plain(inputs)
-        if self._status(release) is not None and not release.get("replace"):
+        status = self._status(release)
+        if status and not self._upsert and not is_cut_off(status):
             raise ProviderError(
-                f"Helm release {_id(release)} already exists; import it or uninstall it first"
+                f"Helm release {_id(release)} already exists; import it, uninstall it, or set the "
+                "provider's upsertExistingObjects to take it over"
             )
         return _id(release), self._installed(call, inputs)
 
@@ -146,6 +148,7 @@ class HelmRelease(ResourceType):
     def _installed(self, call: Call, inputs: Properties) -> Properties:
         """Installs or upgrades; the outputs of the release as it then is."""
         release = plain(inputs)
+        self._tidy(call, release)
         with _values_file(release) as values:
             try:
                 self._helm(call, install_arguments(release, values, _timeout(call, release)))
@@ -160,6 +163,18 @@ class HelmRelease(ResourceType):
         if status is None:
             raise ProviderError(f"helm installed {_id(release)}, but does not know it afterwards")
         return self._outputs(inputs, status)
+
+    def _tidy(self, call: Call, release: Properties) -> None:
+        """Makes helm accept a release again whose last operation was cut off."""
+        status = self._status(release)
+        if status is None or not is_cut_off(status):
+            return
+        state, place = status["info"]["status"], ["--namespace", release["namespace"]]
+        call.warn(f"Helm release {_id(release)} was left in state {state}; making it usable again")
+        if status["version"] == 1:
+            self._helm(call, ["uninstall", release["name"], *place, "--wait"])
+        else:
+            self._helm(call, ["rollback", release["name"], *place])
 
     def _render(self, call: Call, release: Properties) -> str:
         with _values_file(release) as values:
@@ -222,6 +237,14 @@ class HelmRelease(ResourceType):
             file.write(self._cluster.text)
             file.flush()
             yield file.name
+
+
+def is_cut_off(status: Mapping[str, Any]) -> bool:
+    """Whether a release is in the middle of an operation that nobody finishes any more.
+
+    Pulumi's own operations on a release end before it starts another.
+    """
+    return status["info"]["status"].startswith("pending-")
 
 
 class HelmError(ProviderError):

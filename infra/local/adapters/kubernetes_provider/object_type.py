@@ -248,7 +248,7 @@ class ObjectType(ResourceType):
             # A conflict with another field manager is the update's to report.
             dry_run = self._api.apply(kind, obj, force=True, dry_run=True)
         except ApiError as error:
-            if _is_missing_namespace(error) or error.status == httpx.codes.FORBIDDEN:
+            if _is_premature(error):
                 return inputs
             raise self._refused("accepted", obj, error) from error
         return planned_outputs(dry_run, inputs)
@@ -395,5 +395,8 @@ def _keeps_name(old: Properties, new: Properties) -> bool:
     return same and (after.get("annotations") or {}).get(AUTONAMED) != "true"
 
 
-def _is_missing_namespace(error: ApiError) -> bool:
-    return error.status == httpx.codes.NOT_FOUND and "namespaces" in error.message
+def _is_premature(error: ApiError) -> bool:
+    """Whether the server cannot judge the object yet, or not for this user, or not in a dry run."""
+    homeless = error.status == httpx.codes.NOT_FOUND and "namespaces" in error.message
+    forbidden = error.status == httpx.codes.FORBIDDEN and error.reason == "Forbidden"
+    return homeless or forbidden or "does not support dry run" in error.message

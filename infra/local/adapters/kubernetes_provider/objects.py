@@ -173,7 +173,7 @@ def automatic_name(resource_name: str, autoname: Autoname | None, seed: bytes) -
         )
     if autoname and autoname.proposed:
         return autoname.proposed
-    prefix = resource_name.lower()[: _MAX_NAME_LENGTH - _NAME_HEX_DIGITS - 1]
+    prefix = resource_name[: _MAX_NAME_LENGTH - _NAME_HEX_DIGITS - 1]
     return f"{prefix}-{_hex_digits(seed)}"
 
 

@@ -53,7 +53,7 @@ class KubernetesProvider(Provider):
 
     def resource_type(self, token: str) -> ResourceType:
         if token == RELEASE:
-            return HelmRelease(self.cluster())
+            return HelmRelease(self.cluster(), upsert=self._option("upsertExistingObjects"))
         parts = token.split(":")
         if len(parts) != 3 or parts[1] in _NOT_OBJECTS or "/" not in parts[1]:
             raise UnsupportedTypeError(token, self.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.local.adapters.kubernetes_provider import readiness
-from infra.local.adapters.kubernetes_provider.api import Api, Kind, KindNotServedError
+from infra.local.adapters.kubernetes_provider.api import Api, Kind
 from infra.local.adapters.kubernetes_provider.objects import (
     SKIP_AWAIT,
     TIMEOUT_SECONDS,
@@ -18,7 +19,7 @@ from infra.local.adapters.kubernetes_provider.objects import (
     annotation,
     is_true,
 )
-from infra.local.adapters.kubernetes_provider.readiness import Verdict
+from infra.local.adapters.kubernetes_provider.readiness import Problems, Verdict
 from infra.local.adapters.provider_base import Call, CancelledError, ProviderError
 
 DELETE_TIMEOUT_SECONDS = 600
@@ -26,7 +27,7 @@ DELETE_TIMEOUT_SECONDS = 600
 HOPELESS_SECONDS = 20
 _FIRST_POLL_SECONDS = 0.1
 _POLL_SECONDS = 1.0
-_DETAILS_EVERY_SECONDS = 2.0
+_EXPLAIN_SECONDS = 2.0
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet")
 
 
@@ -59,34 +60,39 @@ class Waiter:
         """The object, once it is ready.
 
         Raises:
-            NotReadyError: it was not within the time, or shows no hope to ever be.
-            CancelledError: the user interrupted.
+            NotReadyError: it was not within the time, shows no hope to ever be, or the user
+                interrupted.
         """
         if is_true(obj, SKIP_AWAIT) or not self.is_awaited(obj):
             return obj
         seconds = timeout_of(call, obj, readiness.timeout_seconds(kind.api_version, kind.kind))
+        try:
+            return self._watched(call, kind, obj, seconds)
+        except NotReadyError:
+            raise
+        except ProviderError as error:
+            raise NotReadyError(obj, (f"it could not be watched any more: {error}",)) from error
+
+    def _watched(self, call: Call, kind: Kind, live: Object, seconds: float) -> Object:
         deadline = time.monotonic() + seconds
-        patience = _Patience()
-        live, pause, details, asked = obj, _FIRST_POLL_SECONDS, (), 0.0
-        while True:
-            verdict = self.judge(kind, live)
-            if verdict.ready:
-                call.status("")
-                return live
+        patience, pause = _Patience(), _FIRST_POLL_SECONDS
+        problems, explain_at = Problems((), False), 0.0
+        while not (verdict := self.judge(kind, live)).ready:
             now = time.monotonic()
-            if now - asked > _DETAILS_EVERY_SECONDS:
-                details, asked = self._details(live), now
-            reasons = (*verdict.waiting_for, *details)
-            call.status("; ".join(reasons[:2]))
-            if patience.is_lost(verdict.hopeless or self._pods_are_hopeless(live)):
-                raise NotReadyError(live, reasons)
+            if now >= min(explain_at, deadline):
+                problems, explain_at = self._problems(live), now + _EXPLAIN_SECONDS
+            lacking = (*verdict.waiting_for, *problems.texts)
+            call.status("; ".join(lacking[:2]))
+            if patience.is_lost(verdict.hopeless or problems.hopeless):
+                raise NotReadyError(live, (f"no hope for {HOPELESS_SECONDS} s", *lacking))
             if now >= deadline:
-                final = (*verdict.waiting_for, *self._details(live))
-                raise NotReadyError(live, (f"not ready after {seconds:g} s", *final))
-            if call.cancelled.wait(min(pause, max(deadline - now, 0))):
-                raise NotReadyError(live, ("interrupted while waiting", *reasons))
+                raise NotReadyError(live, (f"not ready after {seconds:g} s", *lacking))
+            if call.cancelled.wait(min(pause, deadline - now)):
+                raise NotReadyError(live, ("interrupted while waiting", *lacking))
             pause = min(pause * 1.5, _POLL_SECONDS)
             live = self._again(kind, live)
+        call.status("")
+        return live
 
     def is_awaited(self, obj: Object) -> bool:
         """Whether readiness means anything for this object."""
@@ -146,22 +152,15 @@ class Waiter:
         namespace = live["metadata"]["namespace"]
         return self.api.list(self.api.kind("v1", "Pod"), namespace, labelSelector=selector)
 
-    def _pods_are_hopeless(self, live: Object) -> bool:
-        return readiness.pod_problems(self._pods(live)).hopeless
-
-    def _details(self, live: Object) -> tuple[str, ...]:
-        """What pods and events say about a workload that is not ready."""
+    def _problems(self, live: Object) -> Problems:
+        """What pods and events say about an object that is not ready."""
         namespace = live["metadata"].get("namespace")
         if not namespace:
-            return ()
-        try:
-            events = self.api.list(self.api.kind("v1", "Event"), namespace)
-            problems = readiness.pod_problems(self._pods(live))
-        except (ProviderError, KindNotServedError):
-            # Details only explain; the wait itself reports a server that cannot be reached.
-            return ()
+            return Problems((), False)
+        pods = readiness.pod_problems(self._pods(live))
+        events = self.api.list(self.api.kind("v1", "Event"), namespace)
         warnings = readiness.warning_texts(events, [live["metadata"]["name"]])
-        return (*problems.texts, *warnings)
+        return Problems((*pods.texts, *warnings), pods.hopeless)
 
 
 class _Patience:
@@ -185,7 +184,7 @@ def custom_verdict(live: Object, wanted: str) -> Verdict:
     Several may be given as a JSON list, as the released provider allows.
     """
     if wanted.lstrip().startswith("["):
-        verdicts = [custom_verdict(live, str(item)) for item in _json_list(wanted)]
+        verdicts = [custom_verdict(live, str(item)) for item in json.loads(wanted)]
         lacking = tuple(text for verdict in verdicts for text in verdict.waiting_for)
         return Verdict(not lacking, lacking)
     language, _, rest = wanted.partition("=")
@@ -203,12 +202,6 @@ def custom_verdict(live: Object, wanted: str) -> Verdict:
         f"annotation {WAIT_FOR} is {wanted!r}; use condition=TYPE, condition=TYPE=STATUS, "
         "jsonpath={.path} or jsonpath={.path}=VALUE"
     )
-
-
-def _json_list(text: str) -> list[Any]:
-    import json
-
-    return json.loads(text)
 
 
 def _at(value: Any, path: str) -> Any:
