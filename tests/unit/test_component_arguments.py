@@ -1,0 +1,201 @@
+"""Arguments that no component can work with are refused when they are made, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from voicemesh import (
+    ArgumentsError,
+    ChartSource,
+    ComputeSize,
+    ConnectionLimits,
+    GatewayHost,
+    IstioMeshArgs,
+    PublicGatewayArgs,
+    ServiceType,
+    TenantNamespaceArgs,
+    TenantQuota,
+    TtsVoiceServiceArgs,
+    VoiceStorageArgs,
+    VoiceVariant,
+)
+
+PEM = "-----BEGIN SOMETHING-----"
+HOST = GatewayHost("tts.example.com", certificate=PEM, private_key=PEM)
+STABLE = VoiceVariant("stable", "1.0", "speech:1", weight=90, replicas=2)
+EXPERIMENTAL = VoiceVariant("experimental", "2.0-beta", "speech:2", weight=10)
+
+VALID: dict[type, Any] = {
+    IstioMeshArgs: IstioMeshArgs(),
+    PublicGatewayArgs: PublicGatewayArgs(hosts=[HOST]),
+    TenantNamespaceArgs: TenantNamespaceArgs("tts", TenantQuota(4, 8, 20, {"nvidia.com/gpu": 4})),
+    VoiceStorageArgs: VoiceStorageArgs(),
+    TtsVoiceServiceArgs: TtsVoiceServiceArgs(
+        namespace="tts",
+        variants=[STABLE, EXPERIMENTAL],
+        hosts=["tts.example.com"],
+        gateway_ref="istio-ingress/public",
+    ),
+}
+
+REFUSALS = [
+    (IstioMeshArgs, {"max_stream_seconds": 0}, "max_stream_seconds is 0; allowed: a number ≥ 1"),
+    (IstioMeshArgs, {"istiod_replicas": 0}, "istiod_replicas is 0"),
+    (IstioMeshArgs, {"proxy_build": "vanilla"}, "proxy_build is 'vanilla'; allowed: ProxyBuild."),
+    (
+        IstioMeshArgs,
+        {"charts": ChartSource(directory="/charts", version="1.31.0")},
+        "charts.version is '1.31.0'; allowed: nothing, since charts.directory is given",
+    ),
+    (IstioMeshArgs, {"sidecar": ComputeSize(0, 1)}, "sidecar.cpu_cores is 0"),
+    (PublicGatewayArgs, {"hosts": []}, "hosts is []; allowed: at least one host"),
+    (PublicGatewayArgs, {"hosts": [HOST, HOST]}, "hosts is 'tts.example.com'; allowed: each host"),
+    (
+        PublicGatewayArgs,
+        {"hosts": [replace(HOST, name="*.example.com")]},
+        "hosts[0].name is '*.example.com'; allowed: a host name",
+    ),
+    (
+        PublicGatewayArgs,
+        {"hosts": [replace(HOST, private_key=None)]},
+        "hosts[0].secret_name is None; allowed: secret_name alone, or certificate with private_key",
+    ),
+    (
+        PublicGatewayArgs,
+        {"hosts": [replace(HOST, secret_name="tls")]},
+        "hosts[0].secret_name is 'tls'",
+    ),
+    (
+        PublicGatewayArgs,
+        {"hosts": [replace(HOST, private_key="hunter2")]},
+        "hosts[0].private_key is '(not shown)'; allowed: PEM text",
+    ),
+    (
+        PublicGatewayArgs,
+        {"http_node_port": 30080},
+        "http_node_port is 30080; allowed: nothing, unless service_type is NODE_PORT",
+    ),
+    (
+        PublicGatewayArgs,
+        {"service_type": ServiceType.NODE_PORT, "https_node_port": 443},
+        "https_node_port is 443; allowed: 30000 to 32767",
+    ),
+    (TenantNamespaceArgs, {"name": "Tenant_A"}, "name is 'Tenant_A'; allowed: up to 63 of a-z"),
+    (TenantNamespaceArgs, {"quota": TenantQuota(4, -1, 20)}, "quota.memory_gib is -1"),
+    (
+        TenantNamespaceArgs,
+        {"quota": TenantQuota(4, 8, 20, {"gpu": 1})},
+        "quota.gpus is 'gpu'; allowed: a name as in nvidia.com/gpu",
+    ),
+    (
+        TenantNamespaceArgs,
+        {"quota": TenantQuota(4, 8, 20, {"requests.nvidia.com/gpu": 1})},
+        "quota.gpus is 'requests.nvidia.com/gpu'",
+    ),
+    (VoiceStorageArgs, {"bucket_name": "Voices"}, "bucket_name is 'Voices'"),
+    (VoiceStorageArgs, {"bucket_name": "ab"}, "bucket_name is 'ab'; allowed: 3 to 63 characters"),
+    (VoiceStorageArgs, {"output_days": 0}, "output_days is 0"),
+    (TtsVoiceServiceArgs, {"variants": []}, "variants is []; allowed: at least one variant"),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [STABLE]},
+        "variants is '90'; allowed: weights that add up to 100",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [STABLE, replace(EXPERIMENTAL, weight=101)]},
+        "variants[1].weight is 101; allowed: a whole number from 0 to 100",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [STABLE, replace(EXPERIMENTAL, name="stable")]},
+        "variants is 'stable'; allowed: each name once",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [STABLE, replace(EXPERIMENTAL, version="2.0 beta")]},
+        "variants[1].version is '2.0 beta'",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [STABLE, replace(EXPERIMENTAL, replicas=0)]},
+        "variants[1].replicas is 0; allowed: a number ≥ 1",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [replace(STABLE, environment={"SPEECH_DRAIN_SECONDS": "1"}), EXPERIMENTAL]},
+        "variants[0].environment is 'SPEECH_DRAIN_SECONDS'; allowed: max_stream_seconds instead",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"gateway_ref": None},
+        "gateway_ref is None; allowed: a gateway, since hosts are given",
+    ),
+    (TtsVoiceServiceArgs, {"hosts": ["tts"]}, "hosts[0] is 'tts'; allowed: a host name"),
+    (TtsVoiceServiceArgs, {"startup_seconds": True}, "startup_seconds is True"),
+    (
+        TtsVoiceServiceArgs,
+        {"connection_limits": ConnectionLimits(max_requests=0)},
+        "connection_limits.max_requests is 0",
+    ),
+]
+
+
+@pytest.mark.parametrize("args_class", list(VALID), ids=lambda cls: cls.__name__)
+def test_valid_arguments_are_accepted_and_frozen(args_class: type) -> None:
+    with pytest.raises(FrozenInstanceError):
+        VALID[args_class].anything = 1
+
+
+@pytest.mark.parametrize(
+    ("args_class", "change", "message"),
+    REFUSALS,
+    ids=[f"{cls.__name__}-{message[:40]}" for cls, _, message in REFUSALS],
+)
+def test_a_fault_is_reported_with_component_argument_value_and_what_is_allowed(
+    args_class: type, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ArgumentsError) as refusal:
+        replace(VALID[args_class], **change)
+    component = args_class.__name__.removesuffix("Args")
+    assert f"{component}: {message}" in str(refusal.value)
+
+
+def test_all_faults_are_reported_together_with_their_paths() -> None:
+    with pytest.raises(ArgumentsError) as refusal:
+        TtsVoiceServiceArgs(namespace="TTS", variants=[replace(STABLE, weight=100, replicas=0)])
+    assert refusal.value.errors is not None
+    paths = [fault["property_path"] for fault in refusal.value.errors]
+    assert paths == ["namespace", "variants[0].replicas"]
+
+
+def test_what_is_known_only_later_is_accepted() -> None:
+    later = pulumi.Output.from_input("tts")
+    variant = replace(STABLE, weight=100, image=later)
+    assert TtsVoiceServiceArgs(namespace=later, variants=[variant]).namespace is later
+
+
+def test_a_private_key_does_not_show_in_the_repr_of_its_host() -> None:
+    assert "hunter2" not in repr(replace(HOST, private_key=f"{PEM}hunter2"))
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=5))
+def test_weights_are_accepted_exactly_if_they_add_up_to_one_hundred(weights: list[int]) -> None:
+    variants = [
+        replace(STABLE, name=f"v{index}", weight=weight) for index, weight in enumerate(weights)
+    ]
+    assert _accepts(lambda: TtsVoiceServiceArgs("tts", variants)) is (sum(weights) == 100)
+
+
+def _accepts(make: Callable[[], object]) -> bool:
+    try:
+        make()
+    except ArgumentsError:
+        return False
+    return True
