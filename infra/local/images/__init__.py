@@ -4,7 +4,6 @@ from infra.local.images.catalogue import (
     IMAGES,
     SPEECH_UPDATE_TAG,
     Image,
-    images_for,
     reference,
 )
 from infra.local.images.ensure import ensure_images
@@ -14,6 +13,5 @@ __all__ = [
     "SPEECH_UPDATE_TAG",
     "Image",
     "ensure_images",
-    "images_for",
     "reference",
 ]

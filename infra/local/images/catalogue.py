@@ -1,4 +1,4 @@
-"""The images of the environment: what each is made of, and which node needs which."""
+"""The images of the environment, and what each is made of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.paths import CHECKOUT
-from infra.local.topology import ONLINE, SYSTEM, Node
 from infra.local.versions import COREDNS_VERSION, ISTIO_VERSION, METRICS_SERVER_VERSION
 
 REPOSITORY = "localhost/voicemesh"
@@ -74,17 +73,6 @@ SPEECH_SERVER = Image(
 
 IMAGES = (PAUSE, PROXY, PILOT, INSTALL_CNI, COREDNS, METRICS_SERVER, SPEECH_SERVER)
 """What the nodes run; the images that these are built on are not among them."""
-
-_EVERYWHERE = (PAUSE, PROXY, INSTALL_CNI)
-
-
-def images_for(node: Node) -> tuple[str, ...]:
-    """Names of the images whose pods may run on a node, the one of its sandboxes first."""
-    if node == SYSTEM:
-        return tuple(image.name for image in (*_EVERYWHERE, PILOT, COREDNS, METRICS_SERVER))
-    if node == ONLINE:
-        return tuple(image.name for image in (*_EVERYWHERE, SPEECH_SERVER))
-    return tuple(image.name for image in _EVERYWHERE)
 
 
 def reference(name: str) -> str:

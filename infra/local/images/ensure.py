@@ -24,8 +24,7 @@ from infra.local.progress import Progress
 
 _FOLDER = CACHE / "images"
 _WORK_PREFIX = ".work-"
-_KEPT = 3
-_PROGRAMS = ("buildah", "mmdebstrap")
+_KEPT = 2
 
 
 def ensure_images(progress: Progress) -> dict[str, Path]:
@@ -34,7 +33,7 @@ def ensure_images(progress: Progress) -> dict[str, Path]:
     Each is an OCI archive with uncompressed layers, under a key of what it is made of: its
     Containerfile, the files that this copies, and what it is built on. An archive is complete or
     absent; a build that is interrupted leaves nothing that runs, is mounted or is ever used. With
-    everything there, no network is asked.
+    everything there, no network is asked. The tools and Debian packages must be there already.
 
     Args:
         progress: told what is being built, for how long.
@@ -77,7 +76,6 @@ def _build_missing(
     files: Mapping[str, Path], archives: Mapping[str, Path], progress: Progress
 ) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
-    debian.ensure_packages(_PROGRAMS, progress)
     built: set[str] = set()
     try:
         with tempfile.TemporaryDirectory(dir=_FOLDER, prefix=_WORK_PREFIX) as work:
