@@ -181,12 +181,12 @@ class Debian:
                 (self.programs / f".{name}.new").replace(self.programs / name)
 
 
-def ensure_packages(names: Sequence[str], progress: Progress = silent) -> None:
+def ensure_packages(progress: Progress = silent, names: Sequence[str] = tuple(PACKAGES)) -> None:
     """Makes the programs of Debian packages available; those installed are used as they are.
 
     Args:
-        names: keys of `PACKAGES`, or any other package.
         progress: gets a line per package.
+        names: the packages; all that the environment needs by default.
 
     Raises:
         LocalEnvironmentError: a package cannot be had; without apt, names the missing commands.

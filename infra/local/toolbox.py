@@ -23,6 +23,7 @@ from infra.local.errors import LocalEnvironmentError
 from infra.local.go_toolchain import Toolchain, find_toolchain
 from infra.local.paths import CACHE
 from infra.local.progress import Progress, silent
+from infra.local.released_pulumi import PulumiCommand, choose_pulumi
 from infra.local.versions import (
     COREDNS_VERSION,
     GO_VERSION,
@@ -31,12 +32,15 @@ from infra.local.versions import (
     ISTIO_VERSION,
     KUBERNETES_VERSION,
     METRICS_SERVER_VERSION,
+    NETWORK_POLICIES_VERSION,
     PULUMI_VERSION,
 )
 from infra.local.waiting import log_end
 
 _SOURCES = Path(__file__).parent / "tools"
-_TICK_SECONDS = 5.0
+_ADAPTERS = Path(__file__).parent / "adapters" / "bin"
+_TICK_SECONDS = 1.0
+_LOCK_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -210,10 +214,19 @@ TOOLS = (
         METRICS_SERVER_VERSION,
         binaries=("metrics-server",),
         builds=(Build(("sigs.k8s.io/metrics-server/cmd/metrics-server",)),),
-        stamps=(
-            ("sigs.k8s.io/metrics-server/pkg/version.gitVersion", f"v{METRICS_SERVER_VERSION}"),
-        ),
+        stamps=(("k8s.io/client-go/pkg/version.gitVersion", f"v{METRICS_SERVER_VERSION}"),),
     ),
+    Tool("network-policies", NETWORK_POLICIES_VERSION, binaries=("network-policies",)),
+)
+
+NEEDED_FOR_UP = (
+    "pulumi",
+    "kubernetes",
+    "istio",
+    "helm",
+    "coredns",
+    "metrics-server",
+    "network-policies",
 )
 
 
@@ -264,15 +277,17 @@ class Toolbox:
         Raises:
             LocalEnvironmentError: its tool is not compiled yet.
         """
-        tool = next((tool for tool in self.tools if name in tool.binaries), None)
-        if tool is None:
-            raise ValueError(f"name: {name!r} is no program of the tools {self._names()}")
-        path = self.folder(tool.name) / "bin" / name
+        path = self.path(name)
         if not path.exists():
-            raise LocalEnvironmentError(
-                f"{name} of {tool.title} is not compiled", fix="run `make up`"
-            )
+            raise LocalEnvironmentError(f"{name} is not compiled", fix="run `make up`")
         return path
+
+    def path(self, name: str) -> Path:
+        """Where a program is, or will be."""
+        for tool in self.tools:
+            if name in tool.binaries:
+                return self.folder(tool.name) / "bin" / name
+        raise ValueError(f"name: {name!r} is no program of the tools {self._names()}")
 
     def _named(self, name: str) -> Tool:
         for tool in self.tools:
@@ -294,27 +309,30 @@ class Toolbox:
 
     def _build(self, tool: Tool, toolchain: Toolchain, meter: _Meter) -> None:
         folder = self.folder(tool.name)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(folder.with_name(f".{folder.name}.lock"), meter):
+                if not folder.is_dir():  # another process may have made it in the meantime
+                    self._build_alone(tool, folder, toolchain, meter)
+        except OSError as error:
+            raise LocalEnvironmentError(
+                f"building {tool.title} in {folder.parent}: {error}",
+                fix="make room or check the rights there, then run the same command again",
+            ) from error
+
+    def _build_alone(self, tool: Tool, folder: Path, toolchain: Toolchain, meter: _Meter) -> None:
         unfinished = folder.with_name(f".{folder.name}.unfinished")
         log = folder.with_name(f"{folder.name}.log")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock"), meter):
-            if folder.is_dir():  # made by another process in the meantime
-                return
+        log.unlink(missing_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            (unfinished / "bin").mkdir(parents=True)
+            go = _Go(toolchain, self.cache / "go", self.sources / tool.name, log, meter)
+            _make(tool, go, unfinished)
+            unfinished.rename(folder)
+        finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-            log.unlink(missing_ok=True)
-            try:
-                (unfinished / "bin").mkdir(parents=True)
-                go = _Go(toolchain, self.cache / "go", self.sources / tool.name, log, meter)
-                _make(tool, go, unfinished)
-                unfinished.rename(folder)
-            except OSError as error:
-                raise LocalEnvironmentError(
-                    f"building {tool.title} in {unfinished}: {error}",
-                    fix="make room or check the rights there, then run the same command again",
-                ) from error
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-            log.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
 
 
 def ensure_tools(names: Sequence[str], progress: Progress = silent) -> None:
@@ -333,6 +351,18 @@ def binary(name: str) -> Path:
         LocalEnvironmentError: its tool is not compiled yet.
     """
     return Toolbox().binary(name)
+
+
+def pulumi_command() -> PulumiCommand:
+    """The Pulumi that runs the stack; see `choose_pulumi`.
+
+    Raises:
+        LocalEnvironmentError: there is no released one, and ours is not compiled yet.
+    """
+    command = choose_pulumi(os.environ, Toolbox().path("pulumi"), _ADAPTERS)
+    if not command.is_released:
+        binary("pulumi")
+    return command
 
 
 def istio_charts() -> Path:
@@ -490,5 +520,5 @@ def _locked(path: Path, meter: _Meter) -> Iterator[None]:
                 break
             except BlockingIOError:
                 meter.show("waiting for another build of it")
-                time.sleep(1)
+                time.sleep(_LOCK_POLL_SECONDS)
         yield

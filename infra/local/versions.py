@@ -11,6 +11,8 @@ ISTIO_VERSION = "1.31.0"
 HELM_VERSION = "3.22.0"
 COREDNS_VERSION = "1.15.0"
 METRICS_SERVER_VERSION = "0.9.0"
+NETWORK_POLICIES_VERSION = "1.1.0"
+"""Of kube-network-policies, which the tool `network-policies` is made of."""
 
 GO_VERSION = "1.26.0"
 """The oldest Go that compiles every tool."""
