@@ -61,7 +61,6 @@ class Retries(TypedDict):
 class HttpRoute(TypedDict, total=False):
     match: Sequence[HttpMatch]
     route: Sequence[WeightedDestination]
-    timeout: str
     retries: Retries
 
 

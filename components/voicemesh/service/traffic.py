@@ -156,8 +156,8 @@ def _weighted(
     ]
     return {
         "route": destinations,
-        # A stream is as long as its text; what ends a silent one is the client.
-        "timeout": "0s",
+        # No timeout: a stream is as long as its text. (Istio's default is none, and its CRD refuses
+        # to have that written as 0s.)
         # Nothing is retried once the server may have begun: that would cost GPU time twice.
         "retries": {
             "attempts": 1,
