@@ -105,7 +105,8 @@ def deployment(obj: Object, _: Sequence[Object] = ()) -> Verdict:
         lacking.append(f"[{failure.get('reason')}] {failure.get('message')}")
     if progressing.get("status") == "False":
         lacking.append(f"[{progressing.get('reason')}] {progressing.get('message')}")
-    refused = failure.get("status") == "True" and failure.get("reason") == "FailedCreate"
+    # With some pods of the new version up, a refused surge pod only slows the rollout down.
+    refused = failure.get("status") == "True" and not updated
     stuck = progressing.get("reason") == "ProgressDeadlineExceeded"
     return Verdict(False, tuple(lacking), hopeless=refused or stuck)
 
@@ -295,7 +296,7 @@ def _container_problem(container: Mapping[str, Any]) -> tuple[str, bool]:
     if (ended := state.get("terminated")) and ended.get("exitCode"):
         text = f"[{ended.get('reason')}] exit code {ended['exitCode']}"
         return f"{text} {ended.get('message') or ''}".rstrip(), False
-    if state.get("running") and container.get("ready") is False:
+    if "running" in state and container.get("ready") is False:
         return "running, but not ready", False
     return "", False
 

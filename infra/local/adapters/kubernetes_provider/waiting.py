@@ -24,7 +24,7 @@ from infra.local.adapters.provider_base import Call, CancelledError, ProviderErr
 
 DELETE_TIMEOUT_SECONDS = 600
 # A refusal that lasts this long is not a hiccup of a controller or of a starting neighbour.
-HOPELESS_SECONDS = 20
+HOPELESS_SECONDS = 30
 _FIRST_POLL_SECONDS = 0.1
 _POLL_SECONDS = 1.0
 _EXPLAIN_SECONDS = 2.0
