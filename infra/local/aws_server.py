@@ -130,11 +130,16 @@ def _authorize(
     if bucket is None or bucket.policy is None:
         return
     action = _iam_action(flask.request.method, flask.request.args, str(self.data["Action"]))
-    decision = _decide(
-        bucket, f"s3:{action}", f"{bucket.arn}/{key_name}" if key_name else bucket.arn
-    )
-    if decision.verdict is aws_policy.Verdict.DENY:
+    resource = f"{bucket.arn}/{key_name}" if key_name else bucket.arn
+    if _is_denied(_decide(bucket, f"s3:{action}", resource), action, resource):
         raise BucketAccessDeniedError(bucket=bucket.name)
+
+
+def _is_denied(decision: aws_policy.Decision, action: str, resource: str) -> bool:
+    denied = decision.verdict is aws_policy.Verdict.DENY
+    if denied:
+        _log.info("policy statement %s denies %s on %s", decision.statement, action, resource)
+    return denied
 
 
 def _iam_action(method: str, query: Mapping[str, str], moto_action: str) -> str:
@@ -155,7 +160,7 @@ def _get_permission(
     decision = _decide(self, action, resource)
     if decision.verdict is aws_policy.Verdict.ALLOW:
         return access_control.PermissionResult.PERMITTED
-    if decision.verdict is aws_policy.Verdict.DENY and flask.request.args.get("delete") is not None:
+    if "delete" in flask.request.args and _is_denied(decision, action, resource):
         return access_control.PermissionResult.DENIED
     return access_control.PermissionResult.NEUTRAL
 
@@ -169,14 +174,9 @@ def _decide(bucket: s3_models.FakeBucket, action: str, resource: str) -> aws_pol
     context = request_context(
         _headers(), flask.request.args, flask.request.remote_addr or "", principal
     )
-    decision = aws_policy.decide(
+    return aws_policy.decide(
         json.loads(bucket.policy), aws_policy.Request(action, resource, principal, context)
     )
-    if decision.verdict is aws_policy.Verdict.DENY:
-        _log.info(
-            "policy of %s: %s denies %s on %s", bucket.name, decision.statement, action, resource
-        )
-    return decision
 
 
 def _caller(bucket: s3_models.FakeBucket) -> str:

@@ -246,7 +246,7 @@ def test_progress_says_which_tool_of_how_many_and_how_long(tmp_path: Path, calls
     toolbox = make_toolbox(tmp_path, HELLO, replace(HELLO, name="other", binaries=("other",)))
     lines: list[str] = []
 
-    toolbox.ensure(["hello", "other"], lines.append)
+    toolbox.ensure(["hello", "other"], lambda line: lines.append(line))
 
     assert "1/2 hello 1.2.3: compiling, 0:00 (total 0:00)" in lines
     assert "2/2 other 1.2.3: compiling, 0:00 (total 0:00)" in lines

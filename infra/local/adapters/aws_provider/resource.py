@@ -194,17 +194,21 @@ class TableResource(ResourceType):
         where = _where(call, id_)
         properties = {**plain(outputs), **plain(inputs), **self.spec.properties_of(id_)}
         properties["region"] = self.cloud.region_of(properties)
-        if self.spec.before_delete:
-            client = self.cloud.client(self.spec.service, properties["region"])
-            try:
-                self.spec.before_delete(client, properties)
-            except ClientError as error:
-                raise AwsError(where, "before deletion", error, "") from error
         try:
+            self._clear(where, properties)
             self._do(where, self.spec.delete, properties)
         except AwsError as error:
             if error.code not in self.spec.delete.absent:
                 raise
+
+    def _clear(self, where: str, properties: Properties) -> None:
+        if self.spec.before_delete is None:
+            return
+        client = self.cloud.client(self.spec.service, properties["region"])
+        try:
+            self.spec.before_delete(client, properties)
+        except ClientError as error:
+            raise AwsError(where, "before deletion", error, "") from error
 
     def _with_default_tags(self, inputs: Properties) -> Properties:
         """As the released provider does, the provider's default tags become part of `tags`."""

@@ -50,14 +50,9 @@ def _bucket_outputs(properties: Properties, scope: Scope) -> Properties:
 
 def _empty_bucket(client: BaseClient, properties: Properties) -> None:
     """With `forceDestroy`, deletes every version of every object, and unfinished uploads."""
-    if not properties.get("forceDestroy"):
-        return
-    bucket = properties["bucket"]
-    try:
-        _delete_versions(client, bucket)
-        _abort_uploads(client, bucket)
-    except client.exceptions.NoSuchBucket:
-        return
+    if properties.get("forceDestroy"):
+        _delete_versions(client, properties["bucket"])
+        _abort_uploads(client, properties["bucket"])
 
 
 def _delete_versions(client: BaseClient, bucket: str, key: str = "") -> None:
