@@ -15,6 +15,7 @@ from infra.local.errors import LocalEnvironmentError
 from infra.local.go_toolchain import Toolchain, choose_toolchain
 from infra.local.toolbox import NEEDED_FOR_UP, TOOLS, Build, ModuleFiles, Tool, Toolbox
 from infra.local.versions import GO_PACKAGE_VERSION, ISTIO_MODULE_VERSION
+from infra.local.waiting import wait_until
 
 HELLO = Tool("hello", "1.2.3", binaries=("hello",))
 
@@ -61,6 +62,13 @@ def make_toolbox(folder: Path, *tools: Tool) -> Toolbox:
 
 def count(calls: Path) -> int:
     return len(calls.read_text().splitlines())
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def left_behind(toolbox: Toolbox) -> list[str]:
@@ -181,7 +189,7 @@ def test_an_interrupted_build_ends_its_compiler_and_leaves_nothing(
         toolbox.ensure(["hello"], interrupt)
 
     compiler = int(pid.read_text())
-    assert not psutil.pid_exists(compiler) or psutil.Process(compiler).status() == "zombie"
+    wait_until(lambda: "it runs" if is_running(compiler) else None, "the compiler to end", 10)
     assert left_behind(toolbox) == []
 
 
