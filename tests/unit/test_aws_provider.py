@@ -463,6 +463,16 @@ def test_what_aws_will_choose_is_unknown_before_creation(provider: AwsProvider) 
     assert outputs["isEnabled"] is True
 
 
+def test_a_configuration_that_is_not_known_yet_does_not_keep_from_previewing() -> None:
+    provider = AwsProvider()
+    provider.configure({**CONFIGURATION, "endpoints": UNKNOWN})
+    bucket = provider.resource_type("aws:s3/bucket:Bucket")
+    inputs = bucket.check(call(), {}, {"forceDestroy": True})
+    assert bucket.preview_create(call(), inputs)["region"] is UNKNOWN
+    with pytest.raises(ProviderError, match="configuration is not known yet"):
+        bucket.create(call(), inputs)
+
+
 def test_an_endpoint_that_nobody_serves_is_named(provider: AwsProvider) -> None:
     bucket = provider.resource_type("aws:s3/bucket:Bucket")
     with pytest.raises(ProviderError, match=r"Voices: CreateBucket: .*http://127.0.0.1:1"):

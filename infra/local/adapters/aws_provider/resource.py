@@ -251,7 +251,7 @@ class TableResource(ResourceType):
         return named is not None and (named.property,) not in changed and named.property in news
 
     def _chosen_by_aws(self) -> list[str]:
-        return [f.name for f in self.spec.all_fields if f.computed and f.name != "region"]
+        return [f.name for f in self.spec.all_fields if f.computed]
 
     def _desired(self, old_outputs: Properties, news: Properties) -> Properties:
         """What the object will be: its outputs with the new inputs in place of all old ones."""
@@ -345,11 +345,10 @@ class TableResource(ResourceType):
         outputs = {f.name: f.default for f in self.spec.all_fields if f.default is not None}
         outputs |= {name: v for name, v in properties.items() if name != DEFAULTS}
         outputs |= {n: v for n, v in (stated or {}).items() if n not in outputs}
-        outputs["region"] = self.cloud.region_of(plain(properties))
         if self.spec.tagging:
             outputs["tagsAll"] = outputs.get("tags", {})
         if known:
-            region = outputs["region"]
+            region = outputs["region"] = self.cloud.region_of(plain(properties))
             outputs |= self.spec.derive(outputs, Scope(region, self.cloud.partition_of(region)))
         return outputs
 
