@@ -12,6 +12,7 @@ from voicemesh.contract import GPU_RESOURCE
 from infra.local import images
 from infra.local.control_plane import Credentials
 from infra.local.kube import KubeApi
+from infra.local.node import NETWORK_POLICIES_USER
 from infra.local.node_root import node_root
 from infra.local.topology import DNS_SERVICE_ADDRESS, NODES, Node
 from infra.local.waiting import wait_until
@@ -55,7 +56,7 @@ def ensure_addons(api: KubeApi, credentials: Credentials) -> None:
         LocalEnvironmentError: the API server refused an object, or the DNS was not ready in time.
     """
     advertise_gpus(api)
-    for manifest in (*dns_manifests(), *metrics_manifests(credentials)):
+    for manifest in (*policies_manifests(), *dns_manifests(), *metrics_manifests(credentials)):
         api.apply(manifest)
     ensure_volumes(api)
     wait_until(
@@ -169,11 +170,25 @@ def dns_manifests() -> list[dict[str, Any]]:
     ]
     return [
         _object("v1", "ServiceAccount", _DNS),
-        *_cluster_role("system:coredns", rules, _DNS),
+        *_cluster_role("system:coredns", rules, _account(_DNS)),
         _object("v1", "ConfigMap", _DNS, data={"Corefile": _COREFILE}),
         _deployment(_DNS, container, volume, pod),
         _service("kube-dns", _DNS, ports, {"clusterIP": DNS_SERVICE_ADDRESS}),
     ]
+
+
+def policies_manifests() -> list[dict[str, Any]]:
+    """What the enforcers of NetworkPolicies, a daemon on each node, may read."""
+    rules = [
+        _rule("", ["pods", "namespaces"], ["get", "list", "watch"]),
+        _rule("networking.k8s.io", ["networkpolicies"], ["get", "list", "watch"]),
+    ]
+    user = {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "User",
+        "name": NETWORK_POLICIES_USER,
+    }
+    return _cluster_role("voicemesh:network-policies", rules, user)
 
 
 def metrics_manifests(credentials: Credentials) -> list[dict[str, Any]]:
@@ -206,7 +221,7 @@ def metrics_manifests(credentials: Credentials) -> list[dict[str, Any]]:
     volume = {"name": "tls", "secret": {"secretName": f"{_METRICS}-tls"}}
     pair = {"tls.crt": _base64(certificate.read_bytes()), "tls.key": _base64(key.read_bytes())}
     ports = [{"name": "https", "port": 443, "targetPort": "https", "protocol": "TCP"}]
-    subject = {"kind": "ServiceAccount", "name": _METRICS, "namespace": _NAMESPACE}
+    subject = _account(_METRICS)
     reader = _object("rbac.authorization.k8s.io/v1", "RoleBinding", f"{_METRICS}-auth-reader")
     reader["roleRef"] = _role("Role", "extension-apiserver-authentication-reader")
     reader["subjects"] = [subject]
@@ -219,7 +234,7 @@ def metrics_manifests(credentials: Credentials) -> list[dict[str, Any]]:
     }
     return [
         _object("v1", "ServiceAccount", _METRICS),
-        *_cluster_role(f"system:{_METRICS}", rules, _METRICS),
+        *_cluster_role(f"system:{_METRICS}", rules, _account(_METRICS)),
         reader,
         delegator,
         _object("v1", "Secret", f"{_METRICS}-tls", type="kubernetes.io/tls", data=pair),
@@ -280,9 +295,10 @@ def _service(
     )
 
 
-def _cluster_role(name: str, rules: list[dict[str, Any]], account: str) -> list[dict[str, Any]]:
+def _cluster_role(
+    name: str, rules: list[dict[str, Any]], subject: dict[str, str]
+) -> list[dict[str, Any]]:
     version = "rbac.authorization.k8s.io/v1"
-    subject = {"kind": "ServiceAccount", "name": account, "namespace": _NAMESPACE}
     meta = {"name": name}
     return [
         {"apiVersion": version, "kind": "ClusterRole", "metadata": meta, "rules": rules},
@@ -294,6 +310,10 @@ def _cluster_role(name: str, rules: list[dict[str, Any]], account: str) -> list[
             "subjects": [subject],
         },
     ]
+
+
+def _account(name: str) -> dict[str, str]:
+    return {"kind": "ServiceAccount", "name": name, "namespace": _NAMESPACE}
 
 
 def _object(version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:

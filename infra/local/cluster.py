@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from infra.local import (
 from infra.local.cleanup import clear
 from infra.local.kube import KubeApi
 from infra.local.node_root import ensure_namespaces_folder
-from infra.local.paths import CACHE, CHECKOUT, LOGS, STATE
+from infra.local.paths import CHECKOUT, LOGS, STATE
 from infra.local.processes import Daemon
 from infra.local.progress import Progress, silent
 from infra.local.topology import FORWARDS, NODES, Node
@@ -42,7 +42,7 @@ def ensure_cluster(progress: Progress = silent) -> None:
     network.ensure_network()
     ensure_namespaces_folder()
     ensure_forwarder()
-    archives = _archives()
+    archives = images.ensure_images(progress)
     credentials = control_plane.ensure_credentials()
     progress("API server, and containerd on each node")
     with ThreadPoolExecutor() as pool:
@@ -80,18 +80,19 @@ def down(progress: Progress = silent) -> None:
     ownership.forget()
 
 
-def _ensure_containerds(archives: Sequence[Path], progress: Progress) -> None:
-    store = image_store.ensure_store(archives, progress)
-    _on_each_node(lambda each: node.ensure_containerd(each, store))
-    _on_each_node(lambda each: node.load_images(each, archives))
+def _ensure_containerds(archives: Mapping[str, Path], progress: Progress) -> None:
+    seed_nodes(archives, progress)
+    _on_each_node(node.ensure_containerd)
+    _on_each_node(lambda each: node.load_images(each, list(archives.values())))
 
 
-def _archives() -> list[Path]:
-    folder = CACHE / "images"
-    return [
-        max(folder.glob(f"{image.name}-*.tar"), key=lambda path: path.stat().st_mtime)
-        for image in images.IMAGES
-    ]
+def seed_nodes(archives: Mapping[str, Path], progress: Progress) -> None:
+    """Gives the nodes that were never started all images at once."""
+    bare = [each for each in NODES if not image_store.is_seeded(node.containerd_root(each))]
+    if bare:
+        store = image_store.ensure_store(list(archives.values()), progress)
+        for each in bare:
+            image_store.seed(node.containerd_root(each), store)
 
 
 def _on_each_node(action: Callable[[Node], None]) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local import network, processes
-from infra.local.binaries import tool_path
+from infra.local import debian, network, processes, toolbox
 from infra.local.certificates import (
     Authority,
     ensure_authority,
@@ -173,7 +172,7 @@ def _etcd() -> Daemon:
         "--logger=zap",
         "--log-level=warn",
     ]
-    return _in_system("etcd", "etcd", flags)
+    return _in_system(debian.binary("etcd"), flags)
 
 
 def _api_server(credentials: Credentials) -> Daemon:
@@ -195,7 +194,7 @@ def _api_server(credentials: Credentials) -> Daemon:
         "kubelet-client": credentials.pair("kubelet-client", "kubelet-client", _ADMIN_GROUP),
         "front-proxy-client": proxy_pair,
     }
-    return _in_system("kube-apiserver", "kube-apiserver", api_server_flags(credentials, files))
+    return _in_system(toolbox.binary("kube-apiserver"), api_server_flags(credentials, files))
 
 
 def _controller_manager(credentials: Credentials) -> Daemon:
@@ -217,7 +216,7 @@ def _controller_manager(credentials: Credentials) -> Daemon:
         "--bind-address=127.0.0.1",
         "--profiling=false",
     ]
-    return _in_system("kube-controller-manager", "kube-controller-manager", flags)
+    return _in_system(toolbox.binary("kube-controller-manager"), flags)
 
 
 def _scheduler(credentials: Credentials) -> Daemon:
@@ -230,7 +229,7 @@ def _scheduler(credentials: Credentials) -> Daemon:
         "--bind-address=127.0.0.1",
         "--profiling=false",
     ]
-    return _in_system("kube-scheduler", "kube-scheduler", flags)
+    return _in_system(toolbox.binary("kube-scheduler"), flags)
 
 
 def _kubeconfig(credentials: Credentials, name: str, user: str) -> Path:
@@ -241,9 +240,8 @@ def _kubeconfig(credentials: Credentials, name: str, user: str) -> Path:
     return path
 
 
-def _in_system(name: str, program: str, flags: list[str]) -> Daemon:
-    argv = network.in_node_network(SYSTEM, [str(tool_path(program)), *flags])
-    return Daemon(name, argv)
+def _in_system(program: Path, flags: list[str]) -> Daemon:
+    return Daemon(program.name, network.in_node_network(SYSTEM, [str(program), *flags]))
 
 
 def _wait_for_port(daemon: Daemon, port: int) -> None:

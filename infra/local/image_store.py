@@ -15,8 +15,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.local import processes
-from infra.local.binaries import tool_path
+from infra.local import debian, processes
 from infra.local.commands import run_command
 from infra.local.paths import CACHE, RUN
 from infra.local.processes import Daemon
@@ -56,7 +55,7 @@ def ensure_store(archives: Sequence[Path], progress: Progress) -> Path:
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=_STORES))
     try:
         _fill(new, archives, progress)
-        write_loaded(new, archives)
+        write_loaded(new, (archive.name for archive in archives))
         new.rename(store)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -72,10 +71,14 @@ def store_key(archives: Iterable[Path]) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
+def is_seeded(root: Path) -> bool:
+    """Whether the containerd at `root` has a store."""
+    return (root / _LOADED).exists()
+
+
 def seed(root: Path, store: Path) -> None:
     """Gives a containerd that was never started a copy of a store, at its `root`."""
-    if (root / _LOADED).exists():
-        return
+    root.parent.mkdir(parents=True, exist_ok=True)
     new = root.with_name(f"{root.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     copy_store(store, new)
@@ -104,10 +107,10 @@ def read_loaded(root: Path) -> set[str]:
         return set()
 
 
-def write_loaded(root: Path, archives: Iterable[Path]) -> None:
+def write_loaded(root: Path, names: Iterable[str]) -> None:
     """Records the archives that a store was filled with."""
     new = root / f"{_LOADED}.new"
-    new.write_text(json.dumps(sorted(archive.name for archive in archives)))
+    new.write_text(json.dumps(sorted(names)))
     new.replace(root / _LOADED)
 
 
@@ -115,7 +118,7 @@ def _fill(root: Path, archives: Sequence[Path], progress: Progress) -> None:
     """Runs a containerd on `root`, in a mount namespace of its own, until it has every archive."""
     _STATE.mkdir(parents=True, exist_ok=True)
     (_STATE / "config.toml").write_text(_CONFIG)
-    argv = ["unshare", "--mount", "--propagation=private", str(tool_path("containerd"))]
+    argv = ["unshare", "--mount", "--propagation=private", str(debian.binary("containerd"))]
     argv += [f"--config={_STATE / 'config.toml'}", f"--address={_SOCKET}"]
     argv += [f"--root={root}", f"--state={_STATE / 'state'}"]
     containerd = Daemon("image-store", argv)
@@ -140,7 +143,7 @@ def _fill(root: Path, archives: Sequence[Path], progress: Progress) -> None:
 
 
 def _import(archive: Path) -> str:
-    ctr_command = [str(tool_path("ctr")), f"--address={_SOCKET}", "--namespace=k8s.io"]
+    ctr_command = [str(debian.binary("ctr")), f"--address={_SOCKET}", "--namespace=k8s.io"]
     run_command(
         [*ctr_command, "images", "import", str(archive)],
         f"importing {archive}",

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from infra.local import cgroups, image_store, network, processes
-from infra.local.binaries import cni_plugin_path, tool_path
+from infra.local import cgroups, debian, image_store, network, processes, toolbox
 from infra.local.certificates import write_private
 from infra.local.commands import run_command
 from infra.local.control_plane import Credentials
@@ -23,6 +22,8 @@ from infra.local.topology import API_URL, DNS_SERVICE_ADDRESS, POD_RANGE, Node
 from infra.local.waiting import wait_until
 
 PAUSE_IMAGE = "localhost/voicemesh/pause:1"
+
+NETWORK_POLICIES_USER = "voicemesh:network-policies"
 
 _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 # Each pod hangs on its own link, so that what one pod of a node sends another is routed, and with
@@ -38,18 +39,13 @@ def containerd_root(node: Node) -> Path:
     return node_root(node) / "var/lib/containerd"
 
 
-def ensure_containerd(node: Node, store: Path) -> None:
+def ensure_containerd(node: Node) -> None:
     """Makes the node's files and starts its containerd where it does not run.
-
-    Args:
-        node: the node.
-        store: the image store that a new node gets a copy of.
 
     Raises:
         LocalEnvironmentError: it ended or did not answer in time; shows its log's end.
     """
     ensure_root(node)
-    image_store.seed(containerd_root(node), store)
     root = node_root(node)
     _write(root / "etc/containerd/config.toml", containerd_config())
     conflist = root / "etc/cni/net.d/10-voicemesh.conflist"
@@ -58,11 +54,9 @@ def ensure_containerd(node: Node, store: Path) -> None:
     for plugin in _CNI_PLUGINS:
         target = root / "opt/cni/bin" / plugin
         if not target.exists():
-            shutil.copy2(cni_plugin_path(plugin), target)
+            shutil.copy2(debian.cni_plugins() / plugin, target)
     cgroups.ensure_group(node.name)
-    path = f"{tool_path('containerd').parent}:/usr/sbin:/usr/bin:/sbin:/bin"
-    argv = [str(tool_path("containerd")), "--config=/etc/containerd/config.toml"]
-    containerd = _daemon(node, "containerd", argv, {"PATH": path})
+    containerd = _daemon(node, debian.binary("containerd"), "--config=/etc/containerd/config.toml")
     processes.ensure_daemon(containerd)
 
     def unready() -> str | None:
@@ -75,7 +69,7 @@ def ensure_containerd(node: Node, store: Path) -> None:
 
 
 def ensure_kubelet(node: Node, credentials: Credentials) -> None:
-    """Starts the node's kubelet and kube-proxy where they do not run."""
+    """Starts the node's kubelet, kube-proxy and enforcer of policies where they do not run."""
     root = node_root(node)
     authority = credentials.cluster.certificate_path
     user = credentials.pair(f"kubelet-{node.name}", f"system:node:{node.name}", "system:nodes")
@@ -83,6 +77,7 @@ def ensure_kubelet(node: Node, credentials: Credentials) -> None:
         f"kubelet-{node.name}-serving", node.name, hosts=(node.address, node.name)
     )
     proxy = credentials.pair("kube-proxy", "system:kube-proxy")
+    policies = credentials.pair("network-policies", NETWORK_POLICIES_USER)
     for source, name in (
         (authority, "authority.crt"),
         (serving[0], "kubelet.crt"),
@@ -91,12 +86,22 @@ def ensure_kubelet(node: Node, credentials: Credentials) -> None:
         write_private(root / _ETC / name, source.read_bytes())
     write_kubeconfig(root / _ETC / "kubelet.kubeconfig", API_URL, authority, *user)
     write_kubeconfig(root / _ETC / "kube-proxy.kubeconfig", API_URL, authority, *proxy)
+    write_kubeconfig(root / _ETC / "network-policies.kubeconfig", API_URL, authority, *policies)
     _write(root / _ETC / "kubelet.yaml", yaml.safe_dump(kubelet_config(node)))
     _write(root / _ETC / "kube-proxy.yaml", yaml.safe_dump(kube_proxy_config(node)))
     processes.ensure_daemon(_kubelet(node))
-    path = f"{tool_path('nft').parent}:/usr/sbin:/usr/bin:/sbin:/bin"
-    proxy_argv = [str(tool_path("kube-proxy")), f"--config=/{_ETC}/kube-proxy.yaml"]
-    processes.ensure_daemon(_daemon(node, "kube-proxy", proxy_argv, {"PATH": path}))
+    processes.ensure_daemon(
+        _daemon(node, toolbox.binary("kube-proxy"), f"--config=/{_ETC}/kube-proxy.yaml")
+    )
+    processes.ensure_daemon(
+        _daemon(
+            node,
+            toolbox.binary("network-policies"),
+            f"--kubeconfig=/{_ETC}/network-policies.kubeconfig",
+            f"--node={node.name}",
+            f"--pod-range={POD_RANGE}",
+        )
+    )
 
 
 def load_images(node: Node, archives: Sequence[Path]) -> None:
@@ -107,7 +112,7 @@ def load_images(node: Node, archives: Sequence[Path]) -> None:
     for archive in missing:
         ctr(node, "images", "import", str(archive))
     if missing:
-        image_store.write_loaded(root, archives)
+        image_store.write_loaded(root, loaded | {archive.name for archive in archives})
 
 
 def wait_for_node(node: Node, api: KubeApi) -> None:
@@ -137,7 +142,7 @@ def unready_reason(node: dict[str, Any]) -> str | None:
 
 def ctr(node: Node, *arguments: str, timeout_seconds: float = 300) -> str:
     """Runs containerd's client on a node, in the namespace that Kubernetes uses."""
-    argv = network.in_node(node, [str(tool_path("ctr")), "--namespace=k8s.io", *arguments])
+    argv = network.in_node(node, [str(debian.binary("ctr")), "--namespace=k8s.io", *arguments])
     what = f"ctr {' '.join(arguments[:2])} on {node.name}"
     return run_command(argv, what, timeout_seconds=timeout_seconds)
 
@@ -254,19 +259,22 @@ def kube_proxy_config(node: Node) -> dict[str, Any]:
 
 def _kubelet(node: Node) -> Daemon:
     labels = ",".join(f"{key}={value}" for key, value in sorted(node.all_labels.items()))
-    argv = [
-        str(tool_path("kubelet")),
+    return _daemon(
+        node,
+        toolbox.binary("kubelet"),
         f"--config=/{_ETC}/kubelet.yaml",
         f"--kubeconfig=/{_ETC}/kubelet.kubeconfig",
         f"--hostname-override={node.name}",
         f"--node-ip={node.address}",
         f"--node-labels={labels}",
-    ]
-    return _daemon(node, "kubelet", argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    )
 
 
-def _daemon(node: Node, program: str, argv: list[str], environment: dict[str, str]) -> Daemon:
-    return Daemon(f"{node.name}-{program}", network.in_node(node, argv), environment)
+def _daemon(node: Node, program: Path, *flags: str) -> Daemon:
+    # containerd looks for its shim and runc, and kube-proxy for nft, on their PATH.
+    path = f"{debian.binary('containerd').parent}:{processes.PATH}"
+    argv = network.in_node(node, [str(program), *flags])
+    return Daemon(f"{node.name}-{program.name}", argv, {"PATH": path})
 
 
 def _taint(text: str) -> dict[str, str]:

@@ -20,6 +20,9 @@ from infra.local.errors import LocalEnvironmentError
 from infra.local.paths import LOGS, RUN
 from infra.local.waiting import log_end, wait_until
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where a daemon finds programs unless its environment says otherwise."""
+
 RECORDS = RUN / "processes"
 
 # Puts itself into the groups and writes its record before it becomes the daemon: a daemon without
@@ -49,7 +52,7 @@ class Daemon:
     Attributes:
         name: its name, unique in the environment; also that of its log and control group.
         argv: its command, with what leads into its namespaces.
-        environment: variables besides those of this process.
+        environment: its variables, besides `PATH` and `HOME`.
     """
 
     name: str
@@ -176,7 +179,8 @@ def _start(daemon: Daemon) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **daemon.environment},
+            # None of this process' own variables: a proxy's, say, would lead the daemon astray.
+            env={"PATH": PATH, "HOME": "/root", **daemon.environment},
             start_new_session=True,
             cwd="/",
             check=True,
