@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.local import debian, toolbox
 from infra.local.adapters.kubernetes_provider.api import Api
 
 from .control_plane import connected, control_plane
@@ -15,6 +16,8 @@ from .engine import Stack
 
 @pytest.fixture(scope="session")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    toolbox.ensure_tools(["pulumi", "helm", "kubernetes"])
+    debian.ensure_packages(names=["etcd-server"])
     with control_plane(tmp_path_factory.mktemp("control-plane")) as path:
         yield path
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from infra.local import debian, toolbox
 from infra.local.adapters.kubernetes_provider.api import Api
 from infra.local.adapters.kubernetes_provider.kubeconfig import parse
 from infra.local.adapters.provider_base import ProviderError
-from infra.local.binaries import tool_path
 from infra.local.certificates import (
     ensure_authority,
     ensure_pair,
@@ -43,7 +43,7 @@ def control_plane(folder: Path) -> Iterator[Path]:
         stack.enter_context(
             _process(
                 folder,
-                "etcd",
+                debian.binary("etcd"),
                 f"--data-dir={folder / 'etcd-data'}",
                 f"--listen-client-urls={etcd}",
                 f"--advertise-client-urls={etcd}",
@@ -54,7 +54,7 @@ def control_plane(folder: Path) -> Iterator[Path]:
         stack.enter_context(
             _process(
                 folder,
-                "kube-apiserver",
+                toolbox.binary("kube-apiserver"),
                 f"--etcd-servers={etcd}",
                 "--bind-address=127.0.0.1",
                 f"--secure-port={api_port}",
@@ -75,7 +75,7 @@ def control_plane(folder: Path) -> Iterator[Path]:
         stack.enter_context(
             _process(
                 folder,
-                "kube-controller-manager",
+                toolbox.binary("kube-controller-manager"),
                 f"--kubeconfig={kubeconfig}",
                 f"--root-ca-file={authority.certificate_path}",
                 f"--service-account-private-key-file={private}",
@@ -100,9 +100,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def _process(folder: Path, name: str, *arguments: str) -> Iterator[None]:
-    command: Sequence[str] = [str(tool_path(name)), *arguments]
-    with (folder / f"{name}.log").open("wb") as log:
+def _process(folder: Path, program: Path, *arguments: str) -> Iterator[None]:
+    command: Sequence[str] = [str(program), *arguments]
+    with (folder / f"{program.name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     try:
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from infra.local.binaries import tool_path
+from infra.local import toolbox
 from infra.local.paths import CHECKOUT
 
 ADAPTERS = CHECKOUT / "infra" / "local" / "adapters" / "bin"
@@ -37,7 +37,7 @@ class Stack:
             f"name: adapters\nruntime: {{name: python, options: {{virtualenv: '{virtualenv}'}}}}\n"
         )
         self.environment = {
-            "PATH": f"{ADAPTERS}:{tool_path('pulumi').parent}:{os.environ['PATH']}",
+            "PATH": f"{ADAPTERS}:{toolbox.binary('pulumi').parent}:{os.environ['PATH']}",
             "HOME": str(folder),
             "PULUMI_HOME": str(folder / "home"),
             "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
@@ -45,7 +45,7 @@ class Stack:
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
             "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
-            "HELM_BINARY": str(tool_path("helm")),
+            "HELM_BINARY": str(toolbox.binary("helm")),
             "KUBECONFIG": str(kubeconfig),
         }
         self.cli("stack", "init", "test")
@@ -58,7 +58,7 @@ class Stack:
     def cli(self, *arguments: str, fails: bool = False) -> Outcome:
         """Runs the CLI and asserts how it ends."""
         result = subprocess.run(
-            [str(tool_path("pulumi")), *arguments, "--non-interactive", "--color=never"],
+            [str(toolbox.binary("pulumi")), *arguments, "--non-interactive", "--color=never"],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,119 @@
+"""The language host on the real engine: programs, policy packs, interruptions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.local import toolbox
+from infra.local.adapters.kubernetes_provider.api import Api
+
+from .engine import Stack
+from .test_objects import lifecycle
+
+PACK = """
+from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy
+
+
+def check(args, report):
+    labels = (args.props.get("metadata") or {}).get("labels") or {}
+    if args.resource_type == "kubernetes:core/v1:ConfigMap" and "owner" not in labels:
+        report(f"metadata.labels.owner is missing on {args.name}")
+
+
+PolicyPack(
+    "owners",
+    policies=[ResourceValidationPolicy("require-owner", "Every ConfigMap has an owner.", check)],
+    enforcement_level=EnforcementLevel.MANDATORY,
+)
+"""
+LABELLED = """
+k8s.core.v1.ConfigMap("labelled", metadata={"namespace": "default", "labels": {"%s": "me"}})
+"""
+
+
+def test_a_policy_pack_judges_the_program(stack: Stack) -> None:
+    pytest.importorskip("pulumi_policy")
+    pack = stack.folder / "policies"
+    pack.mkdir()
+    (pack / "PulumiPolicy.yaml").write_text("runtime: python\nversion: 0.0.1\n")
+    (pack / "__main__.py").write_text(PACK)
+    stack.preview(LABELLED % "owner", "--policy-pack", str(pack))
+    refused = stack.preview(LABELLED % "other", "--policy-pack", str(pack), fails=True)
+    assert "require-owner" in refused.text
+    assert "metadata.labels.owner is missing on labelled" in refused.text
+
+
+def test_a_program_sees_its_configuration_and_fails_in_its_own_words(stack: Stack) -> None:
+    stack.cli("config", "set", "voice", "alto")
+    stack.cli("config", "set", "--secret", "word", "open-sesame")
+    program = """
+    config = pulumi.Config()
+    pulumi.export("voice", config.require("voice"))
+    pulumi.export("word", config.require_secret("word"))
+    pulumi.export("where", [pulumi.get_project(), pulumi.get_stack()])
+    print("printed by the program")
+    """
+    done = stack.up(program)
+    assert "printed by the program" in done.text
+    outputs = stack.outputs()
+    assert outputs["voice"] == "alto"
+    assert outputs["where"] == ["adapters", "test"]
+    assert outputs["word"] == "[secret]"
+    failed = stack.preview(program + '\n    raise ValueError("no such voice")', fails=True)
+    assert "ValueError: no such voice" in failed.text
+    assert "__main__.py" in failed.text
+    assert "program_runner" not in failed.text, "only the program's own frames are shown"
+
+
+def test_an_interrupted_update_ends_soon_and_keeps_what_it_made(stack: Stack, api: Api) -> None:
+    stack.program(lifecycle().replace('"pulumi.com/skipAwait": "true"', ""))
+    process = subprocess.Popen(
+        [str(toolbox.binary("pulumi")), "up", "--yes", "--skip-preview", "--non-interactive"],
+        cwd=stack.folder,
+        env=stack.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    try:
+        _await_deployment(api)
+        interrupted = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert time.monotonic() - interrupted < 15
+    assert process.returncode != 0
+    assert "Traceback" not in told
+    assert _leftovers(stack.folder) == []
+    assert "interrupted while waiting" in told
+    assert stack.resource("server")["id"].endswith("/server")
+    stack.up(lifecycle())
+    stack.destroy()
+
+
+def _await_deployment(api: Api) -> None:
+    deadline = time.monotonic() + 60
+    while not api.list(api.kind("apps/v1", "Deployment"), ""):
+        assert time.monotonic() < deadline, "the Deployment was not created"
+        time.sleep(0.1)
+
+
+def _leftovers(folder: Path) -> list[str]:
+    """Commands of processes that still run in the project's folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve().is_relative_to(folder):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
