@@ -72,4 +72,10 @@ class NotReadyError(ApiError):
 
 
 def error_body(message: str, type_: str, param: str | None, code: str | None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
+    """The body of an error. JSON may name half a character, which no answer can repeat."""
+    fields = {"message": message, "type": type_, "param": param, "code": code}
+    return {"error": {name: _encodable(value) for name, value in fields.items()}}
+
+
+def _encodable(value: str | None) -> str | None:
+    return None if value is None else value.encode(errors="replace").decode()

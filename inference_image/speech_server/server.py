@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,14 +20,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CUT_SECONDS = 1
 
 
-async def serve(settings: Settings, engine: Engine, listener: socket.socket | None = None) -> int:
-    """Run the service until it is told to stop; the process's exit code.
-
-    Args:
-        listener: a bound socket to serve on in place of the settings' host and port.
-    """
+async def serve(settings: Settings, engine: Engine) -> int:
+    """Run the service until it is told to stop; the process's exit code."""
     server = SpeechServer(settings, engine)
-    await server.serve([listener] if listener else None)
+    await server.serve()
     return 1 if server.service.state is State.FAILED else 0
 
 

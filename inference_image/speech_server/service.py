@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Generator
@@ -134,8 +135,9 @@ class SpeechService:
             synthesis.cancel()
         if self._running:
             await asyncio.wait(list(self._running), timeout=_CLOSE_SECONDS)
-        self._threads.submit(self.engine.close)
-        self._threads.shutdown(wait=False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._in_thread(self.engine.close), _CLOSE_SECONDS)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _speak(self, request: SpeechRequest, synthesis: Synthesis, turn: Turn) -> None:
         if not await turn.granted():
@@ -161,15 +163,16 @@ class SpeechService:
                 pcm = await self._in_thread(lambda: self._advance(stream))
                 if pcm is None:
                     break
-                spoken_bytes += len(pcm)
-                synthesis.put(pcm)
+                if pcm:
+                    spoken_bytes += len(pcm)
+                    synthesis.put(pcm)
         finally:
             await self._in_thread(stream.close)
         if not spoken_bytes:
             raise UnspeakableTextError("the voice made no audio of this input.", code="no_audio")
 
     def _advance(self, stream: Generator[Samples, None, None]) -> bytes | None:
-        """The next chunk of a stream, or None at its end; in a worker thread."""
+        """The next chunk of a stream, perhaps an empty one, or None at its end; in a thread."""
         started = time.monotonic()
         samples = next(stream, None)
         pcm = None if samples is None else encode_pcm16(samples)

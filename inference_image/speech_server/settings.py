@@ -26,8 +26,8 @@ class Settings(BaseSettings):
     host: str = "0.0.0.0"  # noqa: S104  a pod's only way to be reached
     """Address to listen on."""
 
-    port: int = Field(default=HTTP_PORT, ge=1, le=65535)
-    """TCP port to listen on."""
+    port: int = Field(default=HTTP_PORT, ge=0, le=65535)
+    """TCP port to listen on; 0: any free one."""
 
     max_characters: int = Field(default=4096, ge=1, le=100_000)
     """Longest text of one request, in characters. OpenAI's own limit is 4096."""

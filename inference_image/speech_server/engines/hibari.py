@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
@@ -39,6 +40,9 @@ _LONG_WORD = re.compile(r"([^\W\d_]{24})(?=[^\W\d_])")
 _CHUNK = re.compile(r"\S{17,}")
 _CHUNK_PART = re.compile(r"[A-Z]?[^\WA-Z\d_]+|[A-Z]+|\d+|[\W_]")
 _CHUNK_PARTS = 16
+# It takes superscript, subscript and circled digits for numbers and raises ValueError; it knows
+# these two as "squared" and "cubed".
+_KNOWN_RAISED_DIGITS = "²³"
 _REPEATED_SYMBOL = re.compile(r"([^\w\s])\1{3,}")
 
 _logger = logging.getLogger(__name__)
@@ -84,7 +88,7 @@ class HibariEngine(Engine):
 
 def readable(text: str) -> str:
     """The text without what hibari's front end fails on or takes excessive time for."""
-    text = _REPEATED_SYMBOL.sub(r"\1\1\1", text)
+    text = _REPEATED_SYMBOL.sub(r"\1\1\1", "".join(map(_plain_digit, text)))
     text = _LONG_NUMBER.sub(lambda match: " ".join(match[0].replace(",", "")), text)
     text = _LONG_WORD.sub(r"\1 ", text)
     return _CHUNK.sub(lambda match: _loosened(match[0]), text)
@@ -105,6 +109,12 @@ def split_phonemes(phonemes: str, limit: int) -> Iterator[str]:
             piece = piece[cut:].lstrip()
     if piece:
         yield piece
+
+
+def _plain_digit(character: str) -> str:
+    if character.isascii() or not character.isdigit() or character in _KNOWN_RAISED_DIGITS:
+        return character
+    return f" {unicodedata.digit(character)} "
 
 
 def _loosened(chunk: str) -> str:
