@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from infra.local.commands import run_command
@@ -28,6 +29,11 @@ _REGISTRIES = "unqualified-search-registries = []\n"
 
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 _PIP_FOLDER = "/root/.config/pip"
+
+# buildah run as root keeps a cache here, whatever its other folders; it gets one that goes with
+# the build, in place of what the machine's own buildah or podman may have.
+_BUILDAH_CACHE = Path("/var/lib/containers")
+_WITH_OWN_CACHE = f'mount --bind "$1" {_BUILDAH_CACHE}; shift; exec "$@"'
 
 
 def build_image(workshop: Workshop, image: Image, files: Mapping[str, Path]) -> None:
@@ -83,18 +89,24 @@ def pip_settings(listed: str) -> dict[str, str]:
 
 def _buildah(workshop: Workshop, what: str, *arguments: str) -> None:
     folder = workshop.folder
-    temporary = folder / "temporary"
-    temporary.mkdir(exist_ok=True)
-    workshop.run(
-        [
-            *("buildah", "--storage-driver", "overlay"),
-            *("--root", str(folder / "store"), "--runroot", str(folder / "run")),
-            *("--registries-conf", _written(workshop, "registries.conf", _REGISTRIES)),
-            *arguments,
-        ],
-        what,
-        environment={"TMPDIR": str(temporary), "CONTAINERS_CONF": os.devnull},
-    )
+    cache, temporary = folder / "cache", folder / "temporary"
+    for each in (cache, temporary, _BUILDAH_CACHE):
+        each.mkdir(exist_ok=True)
+    try:
+        workshop.run(
+            [
+                *("sh", "-ec", _WITH_OWN_CACHE, "sh", str(cache)),
+                *("buildah", "--storage-driver", "overlay"),
+                *("--root", str(folder / "store"), "--runroot", str(folder / "run")),
+                *("--registries-conf", _written(workshop, "registries.conf", _REGISTRIES)),
+                *arguments,
+            ],
+            what,
+            environment={"TMPDIR": str(temporary), "CONTAINERS_CONF": os.devnull},
+        )
+    finally:
+        with suppress(OSError):  # the machine's own is in use
+            _BUILDAH_CACHE.rmdir()
 
 
 def _policy(workshop: Workshop) -> list[str]:
