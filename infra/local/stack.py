@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from infra.local import network, toolbox
-from infra.local.certificates import Authority, write_private
+from infra.local.certificates import Authority, ensure_pair, write_private
 from infra.local.errors import LocalEnvironmentError
 from infra.local.paths import CHECKOUT, LOGS, STATE
 
@@ -27,6 +27,8 @@ SELECTED = ("--stack", STACK)
 WORKING = (*SELECTED, "--config-file", str(CONFIG_FILE))
 _PASSPHRASE_FILE = STATE / "pulumi" / "passphrase"
 _UNCHANGED = "same"
+_HOSTS = ("voicemesh:gateway", "hosts")
+_AWS = "voicemesh:aws"
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,25 @@ def engine_environment() -> dict[str, str]:
     command = toolbox.pulumi_command()
     return {
         **os.environ,
-        **command.environment,
         "PULUMI_BACKEND_URL": f"file://{STATE / 'pulumi'}",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(_PASSPHRASE_FILE),
         "PULUMI_HOME": str(STATE / "pulumi" / "home"),
         "PULUMI_SKIP_UPDATE_CHECK": "1",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
         "PULUMI_OPTION_NON_INTERACTIVE": "true",
+        # Makes the flag --event-log known, which the Automation API uses too.
+        "PULUMI_DEBUG_COMMANDS": "true",
+        **command.environment,
+        **({} if command.is_released else {"HELM_BINARY": str(toolbox.binary("helm"))}),
     }
 
 
 def pulumi(
-    *arguments: str, cwd: Path = CHECKOUT, check: bool = True, capture: bool = True
+    *arguments: str,
+    cwd: Path = CHECKOUT,
+    check: bool = True,
+    capture: bool = True,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the Pulumi CLI inside the environment's network.
 
@@ -72,7 +81,13 @@ def pulumi(
     """
     argv = network.in_hub([*toolbox.pulumi_command().argv, *arguments])
     done = subprocess.run(
-        argv, cwd=cwd, env=engine_environment(), text=True, check=False, capture_output=capture
+        argv,
+        cwd=cwd,
+        env=engine_environment(),
+        text=True,
+        input=stdin,
+        check=False,
+        capture_output=capture,
     )
     if check and done.returncode:
         said = f":\n{done.stdout}{done.stderr}" if capture else ""
@@ -132,21 +147,46 @@ def summary(event_log: str) -> Changes:
     raise LocalEnvironmentError("the engine's event log ends without a summary")
 
 
-def configure(authority: Authority, hosts: list[str]) -> None:
+def configure(authority: Authority) -> None:
     """Writes the stack's working configuration, and creates the stack where there is none.
 
-    Secrets that were generated before are kept, so that nothing changes without need.
+    Keys that were generated before are kept, so that nothing changes without need.
+
+    Args:
+        authority: signs the certificates of the gateway's hosts.
+
+    Raises:
+        LocalEnvironmentError: Pulumi refused a step; carries what it said.
     """
-    _PASSPHRASE_FILE.parent.mkdir(parents=True, exist_ok=True)
-    if not _PASSPHRASE_FILE.exists():
-        write_private(_PASSPHRASE_FILE, secrets.token_urlsafe(32).encode())
+    _generated(_PASSPHRASE_FILE)
     salt = _ensure_stack()
-    generated = _generated_secrets(authority, hosts)
-    committed = yaml.safe_load((CHECKOUT / "Pulumi.local.yaml").read_text())
-    text = yaml.safe_dump({"encryptionsalt": salt, **committed}, sort_keys=False)
-    CONFIG_FILE.write_text(text)
-    for path, value in generated.items():
-        pulumi("config", "set", "--secret", "--path", path, value, *WORKING)
+    config = yaml.safe_load((CHECKOUT / "Pulumi.local.yaml").read_text())
+    keys: dict[str, str] = {}
+    for index, host in enumerate(config["config"][_HOSTS[0]][_HOSTS[1]]):
+        certificate, key = ensure_pair(
+            authority,
+            authority.certificate_path.parent,
+            host["name"],
+            common_name=host["name"],
+            hosts=[host["name"]],
+        )
+        host["certificate"] = certificate.read_text()
+        keys[f"{_HOSTS[0]}.{_HOSTS[1]}[{index}].privateKey"] = key.read_text()
+    config["config"][_AWS]["accessKey"] = "local"
+    keys[f"{_AWS}.secretKey"] = _generated(STATE / "pulumi" / "aws-secret-key")
+    CONFIG_FILE.write_text(
+        yaml.safe_dump({"encryptionsalt": salt, **config}, sort_keys=False, allow_unicode=True)
+    )
+    for path, key in keys.items():
+        # From standard input: the arguments of a process are not secret.
+        pulumi("config", "set", "--secret", "--path", path, *WORKING, stdin=key)
+
+
+def _generated(file: Path) -> str:
+    """The secret in a file, made where there is none."""
+    if not file.exists():
+        write_private(file, secrets.token_urlsafe(32).encode())
+    return file.read_text()
 
 
 def _ensure_stack() -> str:

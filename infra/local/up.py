@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.local import cluster, debian, images, ownership, preflight, processes, stack, toolbox
+from infra.local import cluster, debian, images, ownership, processes, stack, toolbox
 from infra.local.certificates import ensure_authority
 from infra.local.display import console, phase
 from infra.local.network import in_hub
@@ -86,7 +86,7 @@ def ensure_aws_server() -> None:
     """
     address = ["--host", HUB_ADDRESS, "--port", str(AWS_PORT)]
     argv = in_hub([sys.executable, "-m", "infra.local.aws_server", *address])
-    daemon = Daemon("aws-server", argv, {"PYTHONPATH": python_path()})
+    daemon = Daemon("aws-server", argv, {"PYTHONPATH": str(CHECKOUT)})
     processes.ensure_daemon(daemon)
 
     def missing() -> str | None:
