@@ -12,9 +12,11 @@ that components register.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -195,7 +197,25 @@ def _run(
     )
     pulumi.runtime.set_all_config(config, [])
     with asyncio.Runner() as runner:
-        runner.run(pulumi.runtime.run_in_stack(program))
+        runner.run(_run_in_stack(program))
+
+
+async def _run_in_stack(program: Callable[[], None]) -> None:
+    """Runs the program with one thread for all calls of the monitor: declarations keep their order,
+    and there is one event loop to close of those that Pulumi's mocks make in each thread."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+    # What failed is raised below; the outputs that hang on it would each be reported again.
+    loop.set_exception_handler(lambda _loop, _context: None)
+    try:
+        await pulumi.runtime.run_in_stack(program)
+    finally:
+        await loop.run_in_executor(None, _close_loop_of_thread)
+
+
+def _close_loop_of_thread() -> None:
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_event_loop().close()
 
 
 def _registration(urn: str, request: resource_pb2.RegisterResourceRequest) -> Registration:

@@ -25,6 +25,7 @@ from voicemesh import (
     VoiceStorageArgs,
     VoiceVariant,
 )
+from voicemesh.testing import record
 
 PEM = "-----BEGIN SOMETHING-----"
 HOST = GatewayHost("tts.example.com", certificate=PEM, private_key=PEM)
@@ -176,9 +177,12 @@ def test_all_faults_are_reported_together_with_their_paths() -> None:
 
 
 def test_what_is_known_only_later_is_accepted() -> None:
-    later = pulumi.Output.from_input("tts")
-    variant = replace(STABLE, weight=100, image=later)
-    assert TtsVoiceServiceArgs(namespace=later, variants=[variant]).namespace is later
+    def program() -> None:
+        later = pulumi.Output.from_input("Not A Name")
+        variant = replace(STABLE, weight=100, image=later)
+        TtsVoiceServiceArgs(namespace=later, variants=[variant])
+
+    record(program)
 
 
 def test_a_private_key_does_not_show_in_the_repr_of_its_host() -> None:

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from voicemesh.testing import Recording
+
+from tests.preview.program import record_program
+from tests.stacks import local_values
+
+KUBECONFIG = "apiVersion: v1\nkind: Config\n# token: kubeconfig-token\n"
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cluster") / "kubeconfig"
+    path.write_text(KUBECONFIG)
+    return path
+
+
+@pytest.fixture(scope="session")
+def local(kubeconfig: Path) -> Recording:
+    """Everything that the embedded environment declares."""
+    return record_program(local_values(), kubeconfig)

@@ -1,0 +1,322 @@
+"""What must hold for everything that a program declares, as functions that find what does not.
+
+Each is a function of the recording, so that a test can show it a recording in which the fault is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from voicemesh import contract
+from voicemesh.testing import Recording, Registration
+
+DEPLOYMENT = "kubernetes:apps/v1:Deployment"
+DESTINATION_RULE = "kubernetes:networking.istio.io/v1:DestinationRule"
+VIRTUAL_SERVICE = "kubernetes:networking.istio.io/v1:VirtualService"
+GATEWAY = "kubernetes:networking.istio.io/v1:Gateway"
+QUOTA = "kubernetes:core/v1:ResourceQuota"
+SERVICE = "kubernetes:core/v1:Service"
+
+Rule = Callable[[Recording], Iterator[str]]
+
+
+def is_provider(resource: Registration) -> bool:
+    return resource.type.startswith("pulumi:providers:")
+
+
+def every_resource_is_the_child_of_a_component(recording: Recording) -> Iterator[str]:
+    components = {component.urn for component in recording.components()}
+    for resource in recording.registrations:
+        if resource.custom and not is_provider(resource) and resource.parent not in components:
+            yield f"{resource.urn} has parent {resource.parent}"
+
+
+def every_component_registers_outputs(recording: Recording) -> Iterator[str]:
+    for component in recording.components():
+        if not component.outputs:
+            yield f"{component.urn} registers {component.outputs}"
+
+
+def every_resource_uses_the_explicit_provider_of_its_package(recording: Recording) -> Iterator[str]:
+    providers = {r.type.split(":")[-1]: r.urn for r in recording.registrations if is_provider(r)}
+    for resource in recording.registrations:
+        if resource.custom and not is_provider(resource):
+            expected = providers.get(resource.type.split(":")[0])
+            if expected is None or not resource.provider.startswith(f"{expected}::"):
+                yield f"{resource.urn} uses provider {resource.provider!r}"
+
+
+def no_option_of_a_component_reaches_its_children(recording: Recording) -> Iterator[str]:
+    by_urn = {resource.urn: resource for resource in recording.registrations}
+    for resource in recording.registrations:
+        parent = by_urn.get(resource.parent)
+        if parent is None or not resource.custom:
+            continue
+        if parent.protect and resource.protect:
+            yield f"{resource.urn} is protected as its parent is"
+        if parent.aliases and resource.aliases:
+            yield f"{resource.urn} has aliases as its parent has"
+        if parent.ignore_changes and resource.ignore_changes:
+            yield f"{resource.urn} ignores changes as its parent does"
+
+
+def no_object_is_declared_twice(recording: Recording) -> Iterator[str]:
+    seen: dict[tuple[Any, ...], str] = {}
+    for resource in recording.registrations:
+        metadata = resource.inputs.get("metadata", {})
+        identity = (resource.type, metadata.get("namespace"), metadata.get("name"))
+        if metadata and identity in seen:
+            yield f"{resource.urn} is the same object as {seen[identity]}"
+        seen[identity] = resource.urn
+
+
+def secrets_stay_secret(*secrets: str) -> Rule:
+    def rule(recording: Recording) -> Iterator[str]:
+        for resource in recording.registrations:
+            for path, text in _texts(resource.inputs):
+                hidden = any(path.startswith(secret) for secret in resource.secret_paths)
+                if not hidden and any(secret in text for secret in secrets):
+                    yield f"{resource.urn} shows a secret at {path}"
+        for path, text in _texts(recording.exports):
+            if any(secret in text for secret in secrets):
+                yield f"the stack's output {path} shows a secret"
+
+    return rule
+
+
+def one_failing_pod_can_be_ejected(recording: Recording) -> Iterator[str]:
+    for rule in recording.of_type(DESTINATION_RULE):
+        for subset in rule.inputs["spec"]["subsets"]:
+            pods = sum(d.inputs["spec"]["replicas"] for d in _selected(recording, subset["labels"]))
+            detection = subset["trafficPolicy"].get("outlierDetection", {})
+            # What Istio does not say, Envoy decides: 10 %.
+            percent = detection.get("maxEjectionPercent", 10)
+            if pods and percent < 100 / pods:
+                yield f"subset {subset['name']} ejects none of its {pods} pods at {percent} %"
+
+
+def five_hundreds_in_a_row_eject(recording: Recording) -> Iterator[str]:
+    for rule in recording.of_type(DESTINATION_RULE):
+        for subset in rule.inputs["spec"]["subsets"]:
+            detection = subset["trafficPolicy"].get("outlierDetection", {})
+            found = [
+                detection.get(key)
+                for key in ("consecutive5xxErrors", "interval", "baseEjectionTime")
+            ]
+            if found != [3, "30s", "5m"]:
+                yield f"subset {subset['name']} ejects after {found}"
+
+
+def failover_between_zones_is_off(recording: Recording) -> Iterator[str]:
+    for rule in recording.of_type(DESTINATION_RULE):
+        balancer = rule.inputs["spec"]["trafficPolicy"].get("loadBalancer", {})
+        if balancer.get("localityLbSetting", {}).get("enabled") is not False:
+            yield f"{rule.name} leaves locality load balancing on"
+
+
+def every_subset_has_pods(recording: Recording) -> Iterator[str]:
+    for rule in recording.of_type(DESTINATION_RULE):
+        for subset in rule.inputs["spec"]["subsets"]:
+            if not _selected(recording, subset["labels"]):
+                yield f"subset {subset['name']} selects no pod template"
+
+
+def every_route_leads_to_a_subset(recording: Recording) -> Iterator[str]:
+    known = {
+        (rule.inputs["spec"]["host"], subset["name"])
+        for rule in recording.of_type(DESTINATION_RULE)
+        for subset in rule.inputs["spec"]["subsets"]
+    }
+    for routes in recording.of_type(VIRTUAL_SERVICE):
+        for route in routes.inputs["spec"]["http"]:
+            if sum(part["weight"] for part in route["route"]) != 100:
+                yield f"{routes.name} does not share 100 %"
+            for part in route["route"]:
+                destination = part["destination"]
+                if (destination["host"], destination["subset"]) not in known:
+                    yield f"{routes.name} leads to {destination}"
+
+
+def public_routes_are_bound_to_a_gateway_that_has_their_hosts(
+    recording: Recording,
+) -> Iterator[str]:
+    served = {
+        (f"{gateway.inputs['metadata']['namespace']}/{gateway.inputs['metadata']['name']}", host)
+        for gateway in recording.of_type(GATEWAY)
+        for server in gateway.inputs["spec"]["servers"]
+        for host in server["hosts"]
+    }
+    for routes in recording.of_type(VIRTUAL_SERVICE):
+        spec, namespace = routes.inputs["spec"], routes.inputs["metadata"]["namespace"]
+        if spec.get("gateways") == ["mesh"]:
+            continue
+        for host in spec["hosts"]:
+            for gateway in spec.get("gateways") or ["none"]:
+                if (gateway, f"{namespace}/{host}") not in served:
+                    yield f"{routes.name}: {host} is not served by {gateway}"
+
+
+def no_metrics_in_public(recording: Recording) -> Iterator[str]:
+    for routes in recording.of_type(VIRTUAL_SERVICE):
+        spec = routes.inputs["spec"]
+        if spec.get("gateways") == ["mesh"]:
+            continue
+        for route in spec["http"]:
+            matches = route.get("match") or [{"uri": {"prefix": "/"}}]
+            if any(_matches(match["uri"], contract.METRICS_PATH) for match in matches):
+                yield f"{routes.name} routes {contract.METRICS_PATH}"
+
+
+def no_request_is_run_twice(recording: Recording) -> Iterator[str]:
+    harmless = {"connect-failure", "refused-stream", "reset-before-request"}
+    for routes in recording.of_type(VIRTUAL_SERVICE):
+        for route in routes.inputs["spec"]["http"]:
+            retries = route.get("retries", {"retryOn": "istio's own: unavailable, cancelled"})
+            if not set(retries["retryOn"].split(",")) <= harmless:
+                yield f"{routes.name} retries on {retries['retryOn']}"
+
+
+def pods_meet_the_restricted_standard(recording: Recording) -> Iterator[str]:
+    for deployment in recording.of_type(DEPLOYMENT):
+        pod = _pod(deployment)
+        context = pod.get("securityContext", {})
+        if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
+            yield f"{deployment.name} has no seccomp profile for its whole pod"
+        if not context.get("runAsNonRoot"):
+            yield f"{deployment.name} may run as root"
+        for container in pod["containers"]:
+            own = container.get("securityContext", {})
+            if own.get("allowPrivilegeEscalation") is not False:
+                yield f"{deployment.name} allows privilege escalation"
+            if own.get("capabilities", {}).get("drop") != ["ALL"]:
+                yield f"{deployment.name} keeps capabilities"
+            if not own.get("readOnlyRootFilesystem"):
+                yield f"{deployment.name} can write to its image"
+        if pod.get("automountServiceAccountToken") is not False:
+            yield f"{deployment.name} carries a token of the API server"
+
+
+def rollouts_need_no_spare_gpu(recording: Recording) -> Iterator[str]:
+    for deployment in recording.of_type(DEPLOYMENT):
+        strategy = deployment.inputs["spec"].get("strategy", {}).get("rollingUpdate", {})
+        if (strategy.get("maxSurge"), strategy.get("maxUnavailable")) != (0, 1):
+            yield f"{deployment.name} surges"
+
+
+def pods_outlive_their_streams(max_stream_seconds: int) -> Rule:
+    def rule(recording: Recording) -> Iterator[str]:
+        for deployment in recording.of_type(DEPLOYMENT):
+            if _pod(deployment).get("terminationGracePeriodSeconds", 30) <= max_stream_seconds:
+                yield f"{deployment.name} kills streams"
+
+    return rule
+
+
+def gpus_are_requested_and_limited_alike(recording: Recording) -> Iterator[str]:
+    for deployment in recording.of_type(DEPLOYMENT):
+        for container in _pod(deployment)["containers"]:
+            resources = container["resources"]
+            for kind in ("requests", "limits"):
+                if resources[kind].get(contract.GPU_RESOURCE) != "1":
+                    yield f"{deployment.name} has no GPU in its {kind}"
+
+
+def pods_run_on_these_nodes_only(nodes: Mapping[str, Any], expected: set[str]) -> Rule:
+    """Nodes have `labels`, and `taints` as key=value:Effect."""
+
+    def rule(recording: Recording) -> Iterator[str]:
+        for deployment in recording.of_type(DEPLOYMENT):
+            fitting = {name for name, node in nodes.items() if _fits(_pod(deployment), node)}
+            if fitting != expected:
+                yield f"{deployment.name} fits {sorted(fitting)}"
+
+    return rule
+
+
+def workloads_fit_their_quota(sidecar_millicores: int, sidecar_mebibytes: int) -> Rule:
+    def rule(recording: Recording) -> Iterator[str]:
+        for quota in recording.of_type(QUOTA):
+            namespace, hard = quota.inputs["metadata"]["namespace"], quota.inputs["spec"]["hard"]
+            pods = cpu = memory = gpus = 0
+            for deployment in recording.of_type(DEPLOYMENT):
+                if deployment.inputs["metadata"]["namespace"] != namespace:
+                    continue
+                replicas = deployment.inputs["spec"]["replicas"]
+                (container,) = _pod(deployment)["containers"]
+                requests = container["resources"]["requests"]
+                pods += replicas
+                cpu += replicas * (_millicores(requests["cpu"]) + sidecar_millicores)
+                memory += replicas * (_mebibytes(requests["memory"]) + sidecar_mebibytes)
+                gpus += replicas * int(requests.get(contract.GPU_RESOURCE, 0))
+            needs = (pods, cpu, memory, gpus)
+            allowed = (
+                int(hard["pods"]),
+                _millicores(hard["requests.cpu"]),
+                _mebibytes(hard["requests.memory"]),
+                int(hard[f"requests.{contract.GPU_RESOURCE}"]),
+            )
+            if any(need > limit for need, limit in zip(needs, allowed, strict=True)):
+                yield f"{namespace} needs {needs}, may have {allowed}"
+
+    return rule
+
+
+def mutated(recording: Recording, type_: str, change: Callable[[dict[str, Any]], Any]) -> Recording:
+    """The recording with the inputs of all resources of a type changed, in place, by `change`."""
+
+    def changed(resource: Registration) -> Registration:
+        if resource.type != type_:
+            return resource
+        inputs = json.loads(json.dumps(resource.inputs))
+        change(inputs)
+        return replace(resource, inputs=inputs)
+
+    return replace(recording, registrations=tuple(map(changed, recording.registrations)))
+
+
+def _pod(deployment: Registration) -> Any:
+    return deployment.inputs["spec"]["template"]["spec"]
+
+
+def _selected(recording: Recording, labels: Mapping[str, str]) -> list[Registration]:
+    return [
+        deployment
+        for deployment in recording.of_type(DEPLOYMENT)
+        if labels.items() <= deployment.inputs["spec"]["template"]["metadata"]["labels"].items()
+    ]
+
+
+def _matches(uri: Mapping[str, str], path: str) -> bool:
+    return path == uri.get("exact") or ("prefix" in uri and path.startswith(uri["prefix"]))
+
+
+def _fits(pod: Mapping[str, Any], node: Any) -> bool:
+    tolerated = {
+        f"{toleration['key']}={toleration.get('value', '')}:{toleration['effect']}"
+        for toleration in pod.get("tolerations", [])
+    }
+    return pod.get("nodeSelector", {}).items() <= node.labels.items() and tolerated >= {
+        *node.taints
+    }
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _texts(entry, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _texts(entry, f"{path}[{index}]")
+
+
+def _millicores(quantity: str) -> int:
+    return int(quantity[:-1]) if quantity.endswith("m") else int(quantity) * 1000
+
+
+def _mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * (1024 if quantity.endswith("Gi") else 1)
