@@ -108,12 +108,16 @@ def test_text_is_made_readable_without_changing_ordinary_text(written: str, read
 PHONEMES = st.text(st.sampled_from("ab ,;:—"), max_size=200).map(lambda s: " ".join(s.split()))
 
 
-@given(PHONEMES, st.integers(1, 60))
-def test_pieces_keep_every_phoneme_in_order_within_the_limit(phonemes: str, limit: int) -> None:
-    pieces = list(split_phonemes(phonemes, limit))
+@given(PHONEMES, st.integers(1, 60), st.integers(1, 60))
+def test_pieces_keep_every_phoneme_in_order_within_the_limit(
+    phonemes: str, preferred: int, limit: int
+) -> None:
+    pieces = list(split_phonemes(phonemes, preferred, limit))
     assert all(1 <= len(piece) <= limit for piece in pieces)
     assert "".join(pieces).replace(" ", "") == phonemes.replace(" ", "")
 
 
 def test_pieces_end_after_a_clause_if_they_can() -> None:
-    assert list(split_phonemes("aaa, bbb, ccc ddd eee", 10)) == ["aaa, bbb,", "ccc ddd", "eee"]
+    phonemes = "aaa, bbb, ccc ddd eee fff, ggg"
+    assert list(split_phonemes(phonemes, 9, 100)) == ["aaa, bbb,", "ccc ddd eee fff,", "ggg"]
+    assert list(split_phonemes(phonemes, 9, 10)) == ["aaa, bbb,", "ccc ddd", "eee fff,", "ggg"]

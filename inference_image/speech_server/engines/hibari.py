@@ -22,7 +22,7 @@ from speech_server.engine import (
 )
 
 FIRST_PIECE_PHONEMES = 60
-"""About 4 s of audio, made in 0.05 s: what a listener waits for."""
+"""About 4 s of audio, made in 0.05 s: what a listener waits for, if a clause ends there."""
 PIECE_PHONEMES = 200
 """About 13 s of audio. hibari's own limit of 400 keeps other streams waiting for half a second."""
 
@@ -94,11 +94,12 @@ def readable(text: str) -> str:
     return _CHUNK.sub(lambda match: _loosened(match[0]), text)
 
 
-def split_phonemes(phonemes: str, limit: int) -> Iterator[str]:
-    """Pieces of at most `limit` phonemes, cut after a clause, else after a word, else anywhere."""
+def split_phonemes(phonemes: str, preferred: int, limit: int) -> Iterator[str]:
+    """Pieces of whole clauses, of `preferred` phonemes if possible. A clause longer than `limit` is
+    cut after a word, else anywhere, which is heard."""
     piece = ""
     for clause in _CLAUSE_END.split(phonemes):
-        if piece and len(piece) + 1 + len(clause) > limit:
+        if piece and len(piece) + 1 + len(clause) > preferred:
             yield piece
             piece = ""
         piece = f"{piece} {clause}" if piece else clause
@@ -155,6 +156,6 @@ def _plan(hibari: Hibari, request: SpeechRequest) -> list[str]:
         )
     pieces: list[str] = []
     for sentence in sentences:
-        limit = PIECE_PHONEMES if pieces else FIRST_PIECE_PHONEMES
-        pieces.extend(split_phonemes(sentence, limit))
+        preferred = PIECE_PHONEMES if pieces else FIRST_PIECE_PHONEMES
+        pieces.extend(split_phonemes(sentence, preferred, PIECE_PHONEMES))
     return pieces
