@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,3 +32,15 @@ def api(kubeconfig: Path) -> Iterator[Api]:
 @pytest.fixture
 def stack(tmp_path: Path, kubeconfig: Path) -> Stack:
     return Stack(tmp_path / "project", kubeconfig)
+
+
+@pytest.fixture
+def home(api: Api, tmp_path: Path) -> str:
+    """A namespace of the test's own, which it need not delete."""
+    name = re.sub(r"[^a-z0-9]+", "-", tmp_path.name.lower()).strip("-")[:60]
+    api.apply(
+        api.kind("v1", "Namespace"),
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
+        force=True,
+    )
+    return name

@@ -81,8 +81,10 @@ class Stack:
             self.program(program)
         return self.cli("preview", "--diff", *flags, fails=fails)
 
-    def unchanged(self) -> Outcome:
-        """Asserts that a preview of the same program plans no change."""
+    def unchanged(self, program: str | None = None) -> Outcome:
+        """Asserts that a preview plans no change."""
+        if program is not None:
+            self.program(program)
         return self.cli("preview", "--expect-no-changes", "--diff")
 
     def refresh(self, *flags: str, fails: bool = False) -> Outcome:

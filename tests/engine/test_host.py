@@ -14,7 +14,7 @@ from infra.local import toolbox
 from infra.local.adapters.kubernetes_provider.api import Api
 
 from .engine import Stack
-from .test_objects import lifecycle
+from .test_objects import workload
 
 PACK = """
 from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy
@@ -71,8 +71,10 @@ def test_a_program_sees_its_configuration_and_fails_in_its_own_words(stack: Stac
     assert "program_runner" not in failed.text, "only the program's own frames are shown"
 
 
-def test_an_interrupted_update_ends_soon_and_keeps_what_it_made(stack: Stack, api: Api) -> None:
-    stack.program(lifecycle().replace('"pulumi.com/skipAwait": "true"', ""))
+def test_an_interrupted_update_ends_soon_and_keeps_what_it_made(
+    stack: Stack, home: str, api: Api
+) -> None:
+    stack.program(workload(home, annotation=""))
     process = subprocess.Popen(
         [str(toolbox.binary("pulumi")), "up", "--yes", "--skip-preview", "--non-interactive"],
         cwd=stack.folder,
@@ -83,7 +85,7 @@ def test_an_interrupted_update_ends_soon_and_keeps_what_it_made(stack: Stack, ap
         process_group=0,
     )
     try:
-        _await_deployment(api)
+        _await_deployment(api, home)
         interrupted = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         told, _ = process.communicate(timeout=30)
@@ -96,13 +98,12 @@ def test_an_interrupted_update_ends_soon_and_keeps_what_it_made(stack: Stack, ap
     assert _leftovers(stack.folder) == []
     assert "interrupted while waiting" in told
     assert stack.resource("server")["id"].endswith("/server")
-    stack.up(lifecycle())
-    stack.destroy()
+    stack.up(workload(home))
 
 
-def _await_deployment(api: Api) -> None:
+def _await_deployment(api: Api, namespace: str) -> None:
     deadline = time.monotonic() + 60
-    while not api.list(api.kind("apps/v1", "Deployment"), ""):
+    while not api.list(api.kind("apps/v1", "Deployment"), namespace):
         assert time.monotonic() < deadline, "the Deployment was not created"
         time.sleep(0.1)
 

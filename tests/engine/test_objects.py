@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-
-import pytest
 
 from infra.local.adapters.kubernetes_provider.api import Api
 
 from .engine import Stack
 
-SPACE = """
-space = k8s.core.v1.Namespace("space", metadata={"name": "%s"})
-"""
-
-LIFECYCLE = """
-space = k8s.core.v1.Namespace("space", metadata={{"labels": {{"team": "{team}"}}}})
-here = {{"namespace": space.metadata.name}}
+WORKLOAD = """
+here = {{"namespace": "{namespace}"}}
+limits = k8s.core.v1.ResourceQuota(
+    "limits",
+    metadata={{**here, "name": "limits"}},
+    spec={{"hard": {{"requests.cpu": "4000m", "pods": {pods}}}}},
+)
 settings = k8s.core.v1.ConfigMap("settings", metadata=here, data={{"level": "low"}})
 server = k8s.apps.v1.Deployment(
     "server",
-    metadata={{**here, "name": "server", "annotations": {{"pulumi.com/skipAwait": "true"}}}},
+    metadata={{**here, "name": "server", "annotations": {{{annotation}}}}},
     spec={{
         "replicas": {replicas},
         "selector": {{"match_labels": {{"app": "{app}"}}}},
@@ -31,27 +28,39 @@ server = k8s.apps.v1.Deployment(
                 "containers": [
                     {{
                         "name": "main",
-                        "image": "localhost/none:1",
+                        "{image}": "localhost/none:1",
                         "resources": {{"requests": {{"cpu": "1000m", "memory": "1024Mi"}}}},
                     }},
                 ],
             }},
         }},
     }},
+    opts=pulumi.ResourceOptions(depends_on=[limits]),
 )
-limits = k8s.core.v1.ResourceQuota(
-    "limits",
-    metadata={{**here, "name": "limits"}},
-    spec={{"hard": {{"requests.cpu": "2000m", "pods": {pods}}}}},
-)
-for name in ("space", "settings", "server"):
-    pulumi.export(name, globals()[name].metadata.name)
+pulumi.export("settings", settings.metadata.name)
 pulumi.export("uid", server.metadata.uid)
 """
+NO_AWAIT = '"pulumi.com/skipAwait": "true"'
 
 
-def lifecycle(*, team: str = "a", replicas: int = 1, app: str = "x", pods: int = 5) -> str:
-    return LIFECYCLE.format(team=team, replicas=replicas, app=app, pods=pods)
+def workload(
+    namespace: str,
+    *,
+    annotation: str = NO_AWAIT,
+    replicas: int = 1,
+    app: str = "x",
+    pods: int = 5,
+    image: str = "image",
+) -> str:
+    """A program with a quota, a ConfigMap and a Deployment, of which one thing may be changed."""
+    return WORKLOAD.format(
+        namespace=namespace,
+        annotation=annotation,
+        replicas=replicas,
+        app=app,
+        pods=pods,
+        image=image,
+    )
 
 
 def live(api: Api, api_version: str, kind: str, namespace: str, name: str) -> dict[str, Any]:
@@ -60,47 +69,62 @@ def live(api: Api, api_version: str, kind: str, namespace: str, name: str) -> di
     return found
 
 
-def test_objects_live_as_long_as_the_program_wants_them(stack: Stack, api: Api) -> None:
-    stack.up(lifecycle())
+def test_objects_live_as_long_as_the_program_wants_them(stack: Stack, home: str, api: Api) -> None:
+    stack.up(workload(home))
     stack.unchanged()
     first = stack.outputs()
-    namespace = first["space"]
-    assert namespace.startswith("space-")
     assert first["settings"].startswith("settings-")
 
-    stack.up(lifecycle(team="b", replicas=2, pods=6))
-    second = stack.outputs()
-    assert second == first, "names and uid stay: everything was changed in place"
-    assert live(api, "apps/v1", "Deployment", namespace, "server")["spec"]["replicas"] == 2
-    assert live(api, "v1", "Namespace", "", namespace)["metadata"]["labels"]["team"] == "b"
+    stack.up(workload(home, replicas=2, pods=6))
+    assert stack.outputs() == first, "names and uid stay: everything was changed in place"
+    assert live(api, "apps/v1", "Deployment", home, "server")["spec"]["replicas"] == 2
+    assert live(api, "v1", "ResourceQuota", home, "limits")["spec"]["hard"]["pods"] == "6"
 
     refreshed = stack.refresh()
-    assert "unchanged" in refreshed.text
+    assert "4 unchanged" in refreshed.text
     assert "updated" not in refreshed.text
-    stack.cli("preview", "--expect-no-changes")
+    stack.unchanged()
 
-    shown = stack.preview(lifecycle(team="b", replicas=2, pods=6, app="y"))
-    assert "[replace]" in shown.text or "replace" in shown.text
-    stack.up()
-    third = stack.outputs()
-    assert third["uid"] != first["uid"], "a selector cannot be changed in place"
-    assert {**third, "uid": ""} == {**first, "uid": ""}
+    replaced = stack.up(workload(home, replicas=2, pods=6, app="y"))
+    assert "1 replaced" in replaced.text
+    last = stack.outputs()
+    assert last["uid"] != first["uid"], "a selector cannot be changed in place"
+    assert last["settings"] == first["settings"]
 
     stack.destroy()
     assert stack.names() == []
-    assert api.get(api.kind("v1", "Namespace"), "", namespace) is None
+    assert api.get(api.kind("apps/v1", "Deployment"), home, "server") is None
 
 
-def test_what_others_changed_is_found_and_healed(stack: Stack, api: Api) -> None:
-    program = lifecycle(replicas=2)
+SPACE = """
+space = k8s.core.v1.Namespace("space", metadata={{"labels": {{"team": "{team}"}}}})
+inside = k8s.core.v1.ServiceAccount("inside", metadata={{"namespace": space.metadata.name}})
+pulumi.export("space", space.metadata.name)
+"""
+
+
+def test_a_namespace_is_made_before_what_is_in_it_and_gone_after_it(stack: Stack, api: Api) -> None:
+    stack.preview(SPACE.format(team="a"))
+    stack.up()
+    space = stack.outputs()["space"]
+    assert space.startswith("space-")
+    stack.up(SPACE.format(team="b"))
+    assert stack.outputs()["space"] == space
+    assert live(api, "v1", "Namespace", "", space)["metadata"]["labels"]["team"] == "b"
+    stack.destroy()
+    assert api.get(api.kind("v1", "Namespace"), "", space) is None
+
+
+def test_what_others_changed_is_found_and_healed(stack: Stack, home: str, api: Api) -> None:
+    program = workload(home, replicas=2)
     stack.up(program)
-    namespace, settings = stack.outputs()["space"], stack.outputs()["settings"]
+    settings = stack.outputs()["settings"]
     deployments = api.kind("apps/v1", "Deployment")
-    changed = live(api, "apps/v1", "Deployment", namespace, "server")
+    changed = live(api, "apps/v1", "Deployment", home, "server")
     changed["spec"]["replicas"] = 7
     changed["metadata"]["labels"] = {"added": "by-others"}
     api.replace(deployments, changed)
-    api.delete(api.kind("v1", "ConfigMap"), namespace, settings, "Background")
+    api.delete(api.kind("v1", "ConfigMap"), home, settings, "Background")
 
     refreshed = stack.refresh()
     assert "replicas" in refreshed.text
@@ -109,10 +133,9 @@ def test_what_others_changed_is_found_and_healed(stack: Stack, api: Api) -> None
     assert stack.resource("server")["inputs"]["spec"]["replicas"] == 7
 
     stack.up()
-    assert live(api, "apps/v1", "Deployment", namespace, "server")["spec"]["replicas"] == 2
+    assert live(api, "apps/v1", "Deployment", home, "server")["spec"]["replicas"] == 2
     assert "settings" in stack.names()
     stack.unchanged()
-    stack.destroy()
 
 
 SERVICE = """
@@ -124,29 +147,27 @@ k8s.core.v1.Service(
 """
 
 
-@pytest.mark.parametrize(
-    ("type_", "ports", "named"),
-    [("ClusterIP", "portz", "spec.portz"), ("Bogus", "ports", "spec.type")],
-)
-def test_a_preview_names_the_field_that_the_server_refuses(
-    stack: Stack, type_: str, ports: str, named: str
-) -> None:
+def test_a_preview_names_the_field_that_the_server_refuses(stack: Stack) -> None:
     stack.preview(SERVICE.format(type="ClusterIP", ports="ports"))
-    refused = stack.preview(SERVICE.format(type=type_, ports=ports), fails=True)
-    assert named in refused.text
-    assert "Service default/front-" in refused.text
+    unknown = stack.preview(SERVICE.format(type="ClusterIP", ports="portz"), fails=True)
+    assert "spec.portz" in unknown.text
+    assert "Service default/front-" in unknown.text
+    bad = stack.preview(SERVICE.format(type="Bogus", ports="ports"), fails=True)
+    assert "spec.type" in bad.text
 
 
-def test_a_refused_change_leaves_the_running_object_alone(stack: Stack, api: Api) -> None:
-    good = lifecycle()
-    stack.up(good)
-    namespace = stack.outputs()["space"]
-    before = live(api, "apps/v1", "Deployment", namespace, "server")
-    refused = stack.up(good.replace('"image"', '"imagee"'), fails=True)
+def test_a_refused_change_leaves_the_running_object_alone(
+    stack: Stack, home: str, api: Api
+) -> None:
+    stack.up(workload(home))
+    before = live(api, "apps/v1", "Deployment", home, "server")["metadata"]["generation"]
+    refused = stack.up(workload(home, image="imagee"), fails=True)
     assert ".imagee" in refused.text
-    assert live(api, "apps/v1", "Deployment", namespace, "server") == before
-    stack.up(good)
-    stack.destroy()
+    missing = stack.up(workload("nowhere"), fails=True)
+    assert 'namespaces "nowhere" not found' in missing.text
+    after = live(api, "apps/v1", "Deployment", home, "server")["metadata"]["generation"]
+    assert after == before
+    stack.unchanged(workload(home))
 
 
 def test_secrets_are_nowhere_in_clear(stack: Stack, api: Api) -> None:
@@ -177,7 +198,6 @@ def test_secrets_are_nowhere_in_clear(stack: Stack, api: Api) -> None:
     stack.up(program % 2)
     assert live(api, "v1", "Secret", "default", "hidden")["data"]["drawn"] != encoded["drawn"]
     assert encoded["word"] not in stack.export()
-    stack.destroy()
 
 
 def test_types_that_an_adapter_does_not_know_are_refused_by_name(stack: Stack) -> None:
@@ -254,7 +274,6 @@ def test_a_custom_resource_is_validated_by_its_definition(stack: Stack, api: Api
     )
     stack.up(CRD.replace('"weight": 10', '"weight": 90'))
     assert live(api, "example.org/v1", "Voice", "default", "voice")["spec"]["weight"] == 90
-    stack.destroy()
 
 
 def test_an_existing_object_is_imported_but_never_silently_taken(stack: Stack, api: Api) -> None:
@@ -283,43 +302,19 @@ def test_an_existing_object_is_imported_but_never_silently_taken(stack: Stack, a
     assert api.get(api.kind("v1", "ConfigMap"), "default", "found") is None
 
 
-def test_an_object_that_does_not_become_ready_stays_in_the_state(stack: Stack, api: Api) -> None:
-    program = lifecycle().replace(
-        '"pulumi.com/skipAwait": "true"', '"pulumi.com/timeoutSeconds": "3"'
-    )
-    failed = stack.up(program, fails=True)
-    assert "server did not become ready" in failed.text.replace("exists, but ", "")
-    assert "replicas" in failed.text
+def test_an_object_that_does_not_become_ready_stays_in_the_state(stack: Stack, home: str) -> None:
+    impatient = workload(home, annotation='"pulumi.com/timeoutSeconds": "3"')
+    failed = stack.up(impatient, fails=True)
+    assert f"Deployment {home}/server exists, but did not become ready" in failed.text
+    assert "0 available" in failed.text
     kept = stack.resource("server")
-    assert kept["id"].endswith("/server")
+    assert kept["id"] == f"{home}/server"
     assert kept["initErrors"]
-    again = stack.preview(program)
-    assert "server" in again.text
-    stack.up(lifecycle())
+    stack.up(workload(home))
     assert "initErrors" not in stack.resource("server")
-    stack.destroy()
 
 
-def test_the_quota_that_refuses_pods_is_named(stack: Stack) -> None:
-    program = lifecycle(pods=0).replace(
-        '"pulumi.com/skipAwait": "true"', '"pulumi.com/timeoutSeconds": "5"'
-    )
-    failed = stack.up(with_quota_first(program), fails=True)
+def test_the_quota_that_refuses_pods_is_named(stack: Stack, home: str) -> None:
+    short = '"pulumi.com/timeoutSeconds": "3"'
+    failed = stack.up(workload(home, annotation=short, pods=0), fails=True)
     assert "exceeded quota: limits" in failed.text
-    stack.destroy()
-
-
-def with_quota_first(program: str) -> str:
-    """The program with its quota in place before the Deployment."""
-    head, server, rest = program.partition("server = k8s")
-    body, limits, tail = rest.partition("limits = k8s")
-    quota, export, end = tail.partition("for name in")
-    return f"{head}{limits}{quota}{server}{body}{export}{end}"
-
-
-def test_exported_outputs_are_plain_json(stack: Stack) -> None:
-    stack.up(SPACE % "plain-outputs" + 'pulumi.export("labels", space.metadata.labels)')
-    assert json.loads(json.dumps(stack.outputs()["labels"])) == {
-        "kubernetes.io/metadata.name": "plain-outputs"
-    }
-    stack.destroy()

@@ -48,6 +48,7 @@ from infra.local.adapters.provider_base import (
 _IMPORTED = "__imported"
 # A custom resource may follow its CRD closely; the released provider tries as often.
 _CREATE_ATTEMPTS = 6
+_CREATE_PAUSE_SECONDS = 0.3
 _PROPAGATION = {"foreground": "Foreground", "background": "Background", "orphan": "Orphan"}
 
 
@@ -275,7 +276,7 @@ class ObjectType(ResourceType):
                 if status != httpx.codes.NOT_FOUND or attempt == _CREATE_ATTEMPTS:
                     raise
                 call.status(f"retry {attempt}: {error}")
-                if call.cancelled.wait(0.5 * 1.6**attempt):
+                if call.cancelled.wait(_CREATE_PAUSE_SECONDS * 1.6**attempt):
                     raise
         raise AssertionError("the loop returns or raises")
 
