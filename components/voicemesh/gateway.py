@@ -212,9 +212,9 @@ class PublicGateway(pulumi.ComponentResource):
     ) -> pulumi.Output[str | None]:
         if args.service_type is not ServiceType.LOAD_BALANCER:
             return after(None, release)
-        service = Service.get(
-            name, after(f"{args.namespace}/{name}", release), opts=child_options(self)
-        )
+        # Known only once the release exists: the first preview has no Service to look at.
+        identity = release.status.apply(lambda _: f"{args.namespace}/{name}")
+        service = Service.get(name, identity, opts=child_options(self))
         return service.status.apply(_load_balancer_address)
 
 

@@ -1,7 +1,5 @@
 """Amounts of compute, in units that people write."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from voicemesh.arguments import Faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 import pytest
+from pulumi.provider.experimental.component import ComponentProvider
+from pulumi.runtime import rpc
 from voicemesh import (
     ChartSource,
     GatewayHost,
@@ -20,6 +23,7 @@ from voicemesh import (
     PublicGateway,
     PublicGatewayArgs,
     ServiceType,
+    TenantNamespace,
     TtsVoiceService,
     TtsVoiceServiceArgs,
     VoiceStorage,
@@ -27,7 +31,7 @@ from voicemesh import (
     VoiceVariant,
 )
 from voicemesh.mesh import istiod_values, pilot_environment
-from voicemesh.testing import Recording, record
+from voicemesh.testing import EchoMocks, Recording, record
 
 from tests.preview.rules import (
     DEPLOYMENT,
@@ -182,6 +186,10 @@ class TestGateway:
         values = gateway(max_stream_seconds=900).one(RELEASE).inputs["values"]
         assert values["terminationGracePeriodSeconds"] > 900
 
+    def test_the_load_balancers_address_is_looked_up_only_once_it_can_exist(self) -> None:
+        assert _reads_of_gateway(preview=True) == [rpc.UNKNOWN]
+        assert _reads_of_gateway(preview=False) == ["istio-ingress/public"]
+
 
 class TestVoice:
     def test_a_single_canary_pods_requests_go_to_the_others_while_it_is_away(self) -> None:
@@ -278,6 +286,33 @@ class TestStorage:
         lifecycle = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
         waiting = _storage().one(lifecycle).depends_on
         assert any("BucketVersioning" in urn for urn in waiting)
+
+
+@pytest.mark.parametrize(
+    "component", [IstioMesh, PublicGateway, TenantNamespace, TtsVoiceService, VoiceStorage]
+)
+def test_arguments_can_be_described_to_other_languages(component: type) -> None:
+    schema = json.loads(ComponentProvider([component], "voicemesh", None, "0.1.0").schema or "")
+    assert list(schema["resources"]) == [f"voicemesh:index:{component.__name__}"]
+
+
+def _reads_of_gateway(preview: bool) -> list[str | None]:
+    reads: list[str | None] = []
+
+    class Reads(EchoMocks):
+        def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict]:
+            if args.resource_id:
+                reads.append(args.resource_id)
+            created = {} if preview else {"status": {}}
+            identity, state = super().new_resource(args)
+            return identity, {**state, **created}
+
+    def program() -> None:
+        cluster = kubernetes.Provider("cluster", kubeconfig="{}")
+        PublicGateway("public", GATEWAY_ARGS, pulumi.ResourceOptions(providers=[cluster]))
+
+    record(program, resource_mocks=Reads(), preview=preview)
+    return reads
 
 
 def _storage(**arguments: Any) -> Recording:
