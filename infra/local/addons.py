@@ -56,7 +56,7 @@ def ensure_addons(api: KubeApi, credentials: Credentials) -> None:
         LocalEnvironmentError: the API server refused an object, or the DNS was not ready in time.
     """
     advertise_gpus(api)
-    for manifest in (*policies_manifests(), *dns_manifests(), *metrics_manifests(credentials)):
+    for manifest in (*dns_manifests(), *metrics_manifests(credentials)):
         api.apply(manifest)
     ensure_volumes(api)
     wait_until(
@@ -64,6 +64,18 @@ def ensure_addons(api: KubeApi, credentials: Credentials) -> None:
         "the cluster's DNS to be ready",
         _READY_SECONDS,
     )
+
+
+def allow_policy_enforcers(api: KubeApi) -> None:
+    """Lets the nodes' enforcers of NetworkPolicies read what they decide by."""
+    rules = [
+        _rule("", ["pods", "namespaces"], ["get", "list", "watch"]),
+        _rule("networking.k8s.io", ["networkpolicies"], ["get", "list", "watch"]),
+    ]
+    group = "rbac.authorization.k8s.io"
+    user = {"apiGroup": group, "kind": "User", "name": NETWORK_POLICIES_USER}
+    for manifest in _cluster_role("voicemesh:network-policies", rules, user):
+        api.apply(manifest)
 
 
 def advertise_gpus(api: KubeApi) -> None:
@@ -175,20 +187,6 @@ def dns_manifests() -> list[dict[str, Any]]:
         _deployment(_DNS, container, volume, pod),
         _service("kube-dns", _DNS, ports, {"clusterIP": DNS_SERVICE_ADDRESS}),
     ]
-
-
-def policies_manifests() -> list[dict[str, Any]]:
-    """What the enforcers of NetworkPolicies, a daemon on each node, may read."""
-    rules = [
-        _rule("", ["pods", "namespaces"], ["get", "list", "watch"]),
-        _rule("networking.k8s.io", ["networkpolicies"], ["get", "list", "watch"]),
-    ]
-    user = {
-        "apiGroup": "rbac.authorization.k8s.io",
-        "kind": "User",
-        "name": NETWORK_POLICIES_USER,
-    }
-    return _cluster_role("voicemesh:network-policies", rules, user)
 
 
 def metrics_manifests(credentials: Credentials) -> list[dict[str, Any]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from infra.local import (
     addons,
     control_plane,
     image_store,
-    images,
     network,
     node,
     ownership,
@@ -28,10 +26,14 @@ from infra.local.progress import Progress, silent
 from infra.local.topology import FORWARDS, NODES, Node
 
 
-def ensure_cluster(progress: Progress = silent) -> None:
+def ensure_cluster(archives: Mapping[str, Path], progress: Progress = silent) -> None:
     """Brings the cluster up, or completes it, and waits until it serves.
 
     Call it with `ownership.lock()` held, after `ownership.claim()`.
+
+    Args:
+        archives: the image archives that the nodes get, as `images.ensure_images` returns them.
+        progress: told what is being done.
 
     Raises:
         LocalEnvironmentError: names the part that failed and shows the last lines of its log.
@@ -42,7 +44,6 @@ def ensure_cluster(progress: Progress = silent) -> None:
     network.ensure_network()
     ensure_namespaces_folder()
     ensure_forwarder()
-    archives = images.ensure_images(progress)
     credentials = control_plane.ensure_credentials()
     progress("API server, and containerd on each node")
     with ThreadPoolExecutor() as pool:
@@ -52,6 +53,7 @@ def ensure_cluster(progress: Progress = silent) -> None:
         containerds.result()
     with KubeApi(control_plane.KUBECONFIG_HOST) as api:
         progress("nodes")
+        addons.allow_policy_enforcers(api)
         _on_each_node(lambda each: node.ensure_kubelet(each, credentials))
         _on_each_node(lambda each: node.wait_for_node(each, api))
         progress("DNS, metrics, volumes")
@@ -98,22 +100,3 @@ def seed_nodes(archives: Mapping[str, Path], progress: Progress) -> None:
 def _on_each_node(action: Callable[[Node], None]) -> None:
     with ThreadPoolExecutor(len(NODES)) as pool:
         list(pool.map(action, NODES))
-
-
-def main(arguments: Sequence[str]) -> None:
-    started = time.monotonic()
-
-    def print(line: str) -> None:
-        sys.stdout.write(f"{time.monotonic() - started:6.1f} {line}\n")
-
-    with ownership.lock(print):
-        if arguments == ["down"]:
-            down(print)
-        else:
-            ownership.claim(print)
-            ensure_cluster(print)
-    print("done")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

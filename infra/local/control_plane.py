@@ -246,9 +246,8 @@ def _in_system(program: Path, flags: list[str]) -> Daemon:
 
 def _wait_for_port(daemon: Daemon, port: int) -> None:
     def unready() -> str | None:
-        processes.still_running(daemon)
-        process = processes.running(daemon.name)
-        listening = process is not None and port in processes.listening_ports(process.pid)
+        process = processes.still_running(daemon)
+        listening = port in processes.listening_ports(process.pid)
         return None if listening else f"it does not listen on port {port}"
 
     wait_until(unready, f"{daemon.name} to listen", _READY_SECONDS, daemon.log)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,19 +48,19 @@ def ensure_store(archives: Sequence[Path], progress: Progress) -> Path:
     store = _STORES / store_key(archives)
     if store.is_dir():
         return store
-    _STORES.mkdir(parents=True, exist_ok=True)
-    for abandoned in _STORES.glob(".new-*"):
-        shutil.rmtree(abandoned)
-    new = Path(tempfile.mkdtemp(prefix=".new-", dir=_STORES))
-    try:
-        _fill(new, archives, progress)
-        write_loaded(new, (archive.name for archive in archives))
-        new.rename(store)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    for other in _STORES.iterdir():
-        if other != store:
-            shutil.rmtree(other)
+    new = store.with_name(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    earlier = list(_STORES.glob("[!.]*"))
+    if earlier:  # most images are as they were
+        copy_store(earlier[0], new)
+    else:
+        new.mkdir(parents=True)
+    present = read_loaded(new)
+    _fill(new, [archive for archive in archives if archive.name not in present], progress)
+    write_loaded(new, (archive.name for archive in archives))
+    for store_before in earlier:
+        shutil.rmtree(store_before)
+    new.rename(store)
     return store
 
 
@@ -122,12 +121,11 @@ def _fill(root: Path, archives: Sequence[Path], progress: Progress) -> None:
     argv += [f"--config={_STATE / 'config.toml'}", f"--address={_SOCKET}"]
     argv += [f"--root={root}", f"--state={_STATE / 'state'}"]
     containerd = Daemon("image-store", argv)
-    _SOCKET.unlink(missing_ok=True)
     processes.stop_daemon(containerd.name)
     processes.ensure_daemon(containerd)
     try:
         wait_until(
-            lambda: None if _SOCKET.exists() else f"{_SOCKET} does not exist",
+            lambda: _unready(containerd),
             "containerd to listen",
             _START_SECONDS,
             containerd.log,
@@ -140,6 +138,12 @@ def _fill(root: Path, archives: Sequence[Path], progress: Progress) -> None:
         shutil.rmtree(_STATE, ignore_errors=True)
     # It names the machine to containerd's clients, and is not to be the same on every node.
     shutil.rmtree(root / "io.containerd.grpc.v1.introspection", ignore_errors=True)
+
+
+def _unready(containerd: Daemon) -> str | None:
+    pid = processes.still_running(containerd).pid
+    listening = processes.listens_on_socket(pid, str(_SOCKET))
+    return None if listening else f"nothing listens on {_SOCKET}"
 
 
 def _import(archive: Path) -> str:

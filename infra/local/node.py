@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 _CNI_PLUGINS = ("ptp", "host-local", "loopback")
 _CONTAINERD_SECONDS = 30.0
 _READY_SECONDS = 90.0
+_CLOCK_SECONDS = 1.0
+"""Both the kernel's and the API's times are whole seconds."""
 _ETC = "etc/kubernetes"
 
 
@@ -60,12 +63,11 @@ def ensure_containerd(node: Node) -> None:
     processes.ensure_daemon(containerd)
 
     def unready() -> str | None:
-        processes.still_running(containerd)
-        socket = Path(f"/proc/{_pid(containerd)}/root{_CONTAINERD_SOCKET}")
-        return None if socket.exists() else f"{_CONTAINERD_SOCKET} does not exist"
+        pid = processes.still_running(containerd).pid
+        listening = processes.listens_on_socket(pid, _CONTAINERD_SOCKET)
+        return None if listening else f"nothing listens on {_CONTAINERD_SOCKET}"
 
     wait_until(unready, f"containerd of {node.name} to listen", _CONTAINERD_SECONDS, containerd.log)
-    ctr(node, "version")
 
 
 def ensure_kubelet(node: Node, credentials: Credentials) -> None:
@@ -124,20 +126,32 @@ def wait_for_node(node: Node, api: KubeApi) -> None:
     kubelet = _kubelet(node)
 
     def unready() -> str | None:
-        processes.still_running(kubelet)
+        process = processes.still_running(kubelet)
         found = api.get("Node", node.name)
-        return unready_reason(found) if found else "it has not registered"
+        return unready_reason(found, processes.started_at(process))
 
     wait_until(unready, f"the node {node.name} to be ready", _READY_SECONDS, kubelet.log)
 
 
-def unready_reason(node: dict[str, Any]) -> str | None:
-    """Why a Node object is not ready; None if it is."""
+def unready_reason(node: Mapping[str, Any] | None, since: float) -> str | None:
+    """Why a Node object is not ready; None if it is.
+
+    Args:
+        node: the object, if there is one.
+        since: when its kubelet started, in seconds since 1970: what an earlier one said of the
+            node does not count.
+    """
+    if node is None:
+        return "it has not registered"
     conditions = node.get("status", {}).get("conditions", [])
     ready = next((c for c in conditions if c["type"] == "Ready"), None)
-    if ready is None:
+    if ready is None or _seconds(ready["lastHeartbeatTime"]) < since - _CLOCK_SECONDS:
         return "it has not reported its state"
     return None if ready["status"] == "True" else ready.get("message") or ready.get("reason", "?")
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
 
 
 def ctr(node: Node, *arguments: str, timeout_seconds: float = 300) -> str:
@@ -282,11 +296,6 @@ def _taint(text: str) -> dict[str, str]:
     key, _, rest = text.partition("=")
     value, _, effect = rest.partition(":")
     return {"key": key, "value": value, "effect": effect}
-
-
-def _pid(daemon: Daemon) -> int:
-    process = processes.running(daemon.name)
-    return process.pid if process else 0
 
 
 def _write(path: Path, text: str) -> None:

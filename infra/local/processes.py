@@ -41,6 +41,7 @@ exec "$@"
 _DETACH = 'become=$1; shift; sh -c "$become" sh "$@" &'
 
 _LISTEN = "0A"
+_ACCEPTS_CONNECTIONS = "00010000"
 _START_SECONDS = 10.0
 _TERM_SECONDS = 10.0
 
@@ -120,14 +121,23 @@ def stop_daemon(name: str) -> None:
         wait_until(lambda: _alive(process), f"{name} to be killed", _TERM_SECONDS)
 
 
-def still_running(daemon: Daemon) -> None:
-    """Does nothing while the daemon lives.
+def still_running(daemon: Daemon) -> Process:
+    """The process of a daemon that should be running.
 
     Raises:
         LocalEnvironmentError: it has ended; shows the last lines of its log.
     """
-    if running(daemon.name) is None:
+    process = running(daemon.name)
+    if process is None:
         raise LocalEnvironmentError(f"{daemon.name} ended on its own{log_end(daemon.log)}")
+    return process
+
+
+def started_at(process: Process) -> float:
+    """When a process started, in seconds since 1970; the kernel tells it to a second or so."""
+    stat = Path("/proc/stat").read_text().splitlines()
+    boot = next(float(line.split()[1]) for line in stat if line.startswith("btime "))
+    return boot + process.started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def listening_ports(pid: int) -> set[int]:
@@ -140,6 +150,20 @@ def parse_listening_ports(table: str) -> set[int]:
     """Ports in state LISTEN in the text of /proc/<pid>/net/tcp."""
     rows = (line.split() for line in table.splitlines()[1:])
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTEN}
+
+
+def listens_on_socket(pid: int, path: str) -> bool:
+    """Whether anything in a process' network namespace listens on a Unix socket of this path."""
+    return path in parse_listening_sockets(_read(Path(f"/proc/{pid}/net/unix")))
+
+
+def parse_listening_sockets(table: str) -> set[str]:
+    """Paths of listening sockets in the text of /proc/<pid>/net/unix.
+
+    A socket's file stays when its process is killed; this table knows the living only.
+    """
+    rows = (line.split(maxsplit=7) for line in table.splitlines()[1:])
+    return {row[7] for row in rows if len(row) == 8 and row[3] == _ACCEPTS_CONNECTIONS}
 
 
 def recorded_daemons() -> list[str]:
