@@ -39,7 +39,8 @@ from voicemesh import contract
 from voicemesh.service.arguments import DRAIN_VARIABLE, TtsVoiceServiceArgs, VoiceVariant
 
 PORT_NAME: Final = "http"
-UNPRIVILEGED_USER: Final = 65532
+UNPRIVILEGED_USER: Final = 10001
+"""The user of the bundled image; one that names none, or root, runs as it too."""
 PRE_STOP_SECONDS: Final = 5
 """A pod that ends still takes requests for this long, until every proxy knows."""
 TERMINATION_MARGIN_SECONDS: Final = 15
