@@ -205,13 +205,20 @@ def test_outputs_are_the_live_object_without_bookkeeping() -> None:
 
 
 def test_a_preview_does_not_promise_what_only_the_server_decides() -> None:
-    planned = planned_outputs(LIVE, {"spec": {}})
+    planned = planned_outputs(LIVE, {"spec": {}}, new=True)
     assert "status" not in planned
     assert planned["metadata"]["uid"] is UNKNOWN
     assert planned["spec"]["clusterIP"] is UNKNOWN
     assert planned["metadata"]["name"] == "x"
-    chosen = planned_outputs(LIVE, {"spec": {"clusterIP": "10.96.0.7"}})
+    chosen = planned_outputs(LIVE, {"spec": {"clusterIP": "10.96.0.7"}}, new=True)
     assert chosen["spec"]["clusterIP"] == "10.96.0.7"
+
+
+def test_a_preview_of_a_change_keeps_what_the_server_has_decided() -> None:
+    planned = planned_outputs(LIVE, {"spec": {}}, new=False)
+    assert planned["metadata"]["uid"] == "1"
+    assert planned["spec"]["clusterIP"] == "10.96.0.7"
+    assert planned["metadata"]["resourceVersion"] is UNKNOWN
 
 
 def test_imported_inputs_are_what_a_program_would_write() -> None:

@@ -68,6 +68,9 @@ GRPC_OPTIONS = (
 # An awaited resource holds its thread; the engine runs as many at once as `--parallel` says.
 MAX_CALLS = 256
 _SHORTEST_REDACTED = 4
+_ENGINE_POLL_SECONDS = 1.0
+# Time for calls to notice the end, such as to stop a helm; the engine kills a plugin after 5 s.
+_END_SECONDS = 3.0
 
 
 class ProviderError(Exception):
@@ -317,24 +320,28 @@ def serve(provider: Provider) -> NoReturn:
 def run_server(
     add_servicer: Callable[[grpc.Server], None], on_interrupt: Callable[[], None] = lambda: None
 ) -> NoReturn:
-    """Serves on a free loopback port, prints it, and ends without a word when interrupted."""
+    """Serves on a free loopback port and prints it.
+
+    Ends without a word when interrupted, and when the engine that started it is gone.
+    """
+    engine = os.getppid()
     server = grpc.server(ThreadPoolExecutor(max_workers=MAX_CALLS), options=GRPC_OPTIONS)
     add_servicer(server)
     port = server.add_insecure_port("127.0.0.1:0")
     ended = threading.Event()
 
     def end(*_: object) -> None:
-        on_interrupt()
         ended.set()
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     server.start()
     print(port, flush=True)
-    ended.wait()
-    server.stop(grace=0.2)
-    sys.stdout.flush()
-    # Calls that are still waiting for a cluster must not keep an interrupted plugin alive.
+    while not ended.wait(_ENGINE_POLL_SECONDS) and os.getppid() == engine:
+        pass
+    on_interrupt()
+    server.stop(grace=_END_SECONDS).wait()
+    # Calls that still wait for something must not keep the plugin alive.
     os._exit(0)
 
 

@@ -115,7 +115,7 @@ class ObjectType(ResourceType):
             # The object is about to be replaced (or exists already, which the update reports):
             # its immutable fields must not be compared with those of its successor.
             return self._preview_successor(kind, obj, inputs)
-        return self._preview(kind, obj, inputs)
+        return self._preview(kind, obj, inputs, new=True)
 
     @override
     def preview_update(
@@ -129,7 +129,7 @@ class ObjectType(ResourceType):
         kind = self._kind_if_served(news)
         if kind is None or not is_complete(news):
             return news
-        return self._preview(kind, self._placed(kind, manifest(news)), news)
+        return self._preview(kind, self._placed(kind, manifest(news)), news, new=False)
 
     @override
     def create(self, call: Call, inputs: Properties) -> tuple[str, Properties]:
@@ -244,7 +244,7 @@ class ObjectType(ResourceType):
     def _force(self, obj: Object) -> bool:
         return self._settings.patch_force or is_true(obj, PATCH_FORCE)
 
-    def _preview(self, kind: Kind, obj: Object, inputs: Properties) -> Properties:
+    def _preview(self, kind: Kind, obj: Object, inputs: Properties, *, new: bool) -> Properties:
         try:
             # A conflict with another field manager is the update's to report.
             dry_run = self._api.apply(kind, obj, force=True, dry_run=True)
@@ -252,7 +252,7 @@ class ObjectType(ResourceType):
             if _is_premature(error):
                 return inputs
             raise self._refused("accepted", obj, error) from error
-        return planned_outputs(dry_run, inputs)
+        return planned_outputs(dry_run, inputs, new=new)
 
     def _preview_successor(self, kind: Kind, obj: Object, inputs: Properties) -> Properties:
         metadata = {**obj["metadata"], "name": f"{obj['metadata']['name'][:240]}-preview"}

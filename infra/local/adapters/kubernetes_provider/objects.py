@@ -203,18 +203,25 @@ def live_outputs(live: Object) -> Properties:
     return result
 
 
-def planned_outputs(dry_run: Object, inputs: Properties) -> Properties:
-    """The outputs that a preview may show: without what only a stored object really has."""
+def planned_outputs(dry_run: Object, inputs: Properties, *, new: bool) -> Properties:
+    """The outputs that a preview may promise: without what the server decides on storing.
+
+    Args:
+        dry_run: the server's answer to a dry run.
+        inputs: what was asked for.
+        new: whether the object does not exist yet.
+    """
     result = live_outputs(dry_run)
-    result.pop("status", None)
-    for name in ("uid", "resourceVersion", "creationTimestamp", "generation"):
-        if name in result["metadata"]:
-            result["metadata"][name] = UNKNOWN
-    spec = plain(inputs.get("spec")) or {}
-    if is_kind(result, "v1", "Service"):
-        for name in ("clusterIP", "clusterIPs"):
-            if name in result.get("spec", {}) and name not in spec:
-                result["spec"][name] = UNKNOWN
+    metadata = result["metadata"]
+    undecided = ["resourceVersion", "generation"]
+    if new:
+        result.pop("status", None)
+        undecided += ["uid", "creationTimestamp"]
+    metadata.update({name: UNKNOWN for name in undecided if name in metadata})
+    if new and is_kind(result, "v1", "Service"):
+        chosen, spec = plain(inputs.get("spec")) or {}, result.get("spec", {})
+        addresses = ("clusterIP", "clusterIPs")
+        spec.update({n: UNKNOWN for n in addresses if n in spec and n not in chosen})
     return result
 
 
