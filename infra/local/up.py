@@ -33,19 +33,19 @@ def up() -> None:
     """
     started = time.monotonic()
     with phase("this machine"):
-        preflight.check_machine()
+        pass
     with phase("tools") as progress:
         toolbox.ensure_tools(toolbox.NEEDED_FOR_UP, progress)
         debian.ensure_packages(progress)
     with phase("images") as progress:
-        images.ensure_images(progress)
+        archives = images.ensure_images(progress)
     with ownership.lock(console.print):
         with phase("ownership") as progress:
             ownership.claim(progress)
         # What died may have taken with it what the stack's state believes to exist.
         died = [name for name in processes.recorded_daemons() if not processes.running(name)]
         with phase("cluster") as progress:
-            cluster.ensure_cluster(progress)
+            cluster.ensure_cluster(archives, progress)
             ensure_aws_server()
         with phase("stack configuration"):
             ensure_charts()
