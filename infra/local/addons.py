@@ -10,9 +10,8 @@ from typing import Any
 from voicemesh.contract import GPU_RESOURCE
 
 from infra.local import images
-from infra.local.control_plane import Credentials
+from infra.local.control_plane import NETWORK_POLICIES_USER, Credentials
 from infra.local.kube import KubeApi
-from infra.local.node import NETWORK_POLICIES_USER
 from infra.local.node_root import node_root
 from infra.local.topology import DNS_SERVICE_ADDRESS, NODES, Node
 from infra.local.waiting import wait_until

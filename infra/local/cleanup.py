@@ -20,6 +20,7 @@ from infra.local.topology import HUB_BRIDGE, NODES
 
 _KEPT_WHILE_LOCKED = "lock"
 _END_SECONDS = 10.0
+_CLEAR_SECONDS = 10.0
 
 
 def clear() -> None:
@@ -30,14 +31,21 @@ def clear() -> None:
     Raises:
         LocalEnvironmentError: something could not be removed; names it.
     """
-    cgroups.kill_members()
-    _end_inhabitants()
-    _unmount()
-    network.delete_network()
-    cgroups.remove_groups()
-    _delete_files()
-    if left := leftovers():
-        raise LocalEnvironmentError("could not remove everything:\n  " + "\n  ".join(left))
+    deadline = time.monotonic() + _CLEAR_SECONDS
+    while True:
+        cgroups.kill_members()
+        _end_inhabitants()
+        _unmount()
+        network.delete_network()
+        cgroups.remove_groups()
+        _delete_files()
+        left = leftovers()
+        if not left:
+            return
+        # Commands that a killed `up` had begun may still have been at work in between.
+        if time.monotonic() > deadline:
+            raise LocalEnvironmentError("could not remove everything:\n  " + "\n  ".join(left))
+        time.sleep(0.2)
 
 
 def leftovers() -> list[str]:

@@ -38,6 +38,8 @@ KUBECONFIG = STATE / "kubeconfig"
 KUBECONFIG_HOST = STATE / "kubeconfig-host"
 """For clients in the machine's network, through the forwarder."""
 
+NETWORK_POLICIES_USER = "voicemesh:network-policies"
+
 _ETCD_URL = "http://127.0.0.1:2379"
 _ETCD_PORT = 2379
 _ADMIN_GROUP = "system:masters"
@@ -71,6 +73,14 @@ class Credentials:
             hosts=hosts,
         )
 
+    def kube_proxy(self) -> tuple[Path, Path]:
+        """The certificate and key files of every node's kube-proxy."""
+        return self.pair("kube-proxy", "system:kube-proxy")
+
+    def network_policies(self) -> tuple[Path, Path]:
+        """The certificate and key files of every node's enforcer of NetworkPolicies."""
+        return self.pair("network-policies", NETWORK_POLICIES_USER)
+
 
 def ensure_credentials() -> Credentials:
     """Makes what is missing of keys, certificates and kubeconfigs."""
@@ -80,6 +90,9 @@ def ensure_credentials() -> Credentials:
         service_accounts=ensure_service_account_keys(PKI),
     )
     admin = credentials.pair("admin", "voicemesh-admin", _ADMIN_GROUP)
+    # All nodes share these, and are made at the same time.
+    credentials.kube_proxy()
+    credentials.network_policies()
     authority = credentials.cluster.certificate_path
     for path, server in (
         (KUBECONFIG, API_URL),

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ _STORES = CACHE / "image-stores"
 _LOADED = "voicemesh-archives.json"
 _STATE = RUN / "image-store"
 _SOCKET = _STATE / "containerd.sock"
+_DAEMON = "image-store"
 _CONFIG = """\
 version = 2
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
@@ -48,13 +50,16 @@ def ensure_store(archives: Sequence[Path], progress: Progress) -> Path:
     store = _STORES / store_key(archives)
     if store.is_dir():
         return store
-    new = store.with_name(".new")
-    shutil.rmtree(new, ignore_errors=True)
+    processes.stop_daemon(_DAEMON)  # an `up` that was killed may have left it
+    _STORES.mkdir(parents=True, exist_ok=True)
+    for abandoned in _STORES.glob(".new-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    new = _unused(store.with_name(".new"))
     earlier = list(_STORES.glob("[!.]*"))
     if earlier:  # most images are as they were
         copy_store(earlier[0], new)
     else:
-        new.mkdir(parents=True)
+        new.mkdir()
     present = read_loaded(new)
     _fill(new, [archive for archive in archives if archive.name not in present], progress)
     write_loaded(new, (archive.name for archive in archives))
@@ -78,8 +83,7 @@ def is_seeded(root: Path) -> bool:
 def seed(root: Path, store: Path) -> None:
     """Gives a containerd that was never started a copy of a store, at its `root`."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    new = root.with_name(f"{root.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    new = _unused(root)
     copy_store(store, new)
     shutil.rmtree(root, ignore_errors=True)
     new.rename(root)
@@ -120,8 +124,7 @@ def _fill(root: Path, archives: Sequence[Path], progress: Progress) -> None:
     argv = ["unshare", "--mount", "--propagation=private", str(debian.binary("containerd"))]
     argv += [f"--config={_STATE / 'config.toml'}", f"--address={_SOCKET}"]
     argv += [f"--root={root}", f"--state={_STATE / 'state'}"]
-    containerd = Daemon("image-store", argv)
-    processes.stop_daemon(containerd.name)
+    containerd = Daemon(_DAEMON, argv)
     processes.ensure_daemon(containerd)
     try:
         wait_until(
@@ -138,6 +141,11 @@ def _fill(root: Path, archives: Sequence[Path], progress: Progress) -> None:
         shutil.rmtree(_STATE, ignore_errors=True)
     # It names the machine to containerd's clients, and is not to be the same on every node.
     shutil.rmtree(root / "io.containerd.grpc.v1.introspection", ignore_errors=True)
+
+
+def _unused(path: Path) -> Path:
+    """A name beside `path` that no command of a killed `up` can still be writing to."""
+    return path.with_name(f"{path.name}-{uuid.uuid4().hex}")
 
 
 def _unready(containerd: Daemon) -> str | None:

@@ -24,8 +24,6 @@ from infra.local.waiting import wait_until
 
 PAUSE_IMAGE = "localhost/voicemesh/pause:1"
 
-NETWORK_POLICIES_USER = "voicemesh:network-policies"
-
 _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 # Each pod hangs on its own link, so that what one pod of a node sends another is routed, and with
 # it translated and filtered, like everything else.
@@ -78,8 +76,7 @@ def ensure_kubelet(node: Node, credentials: Credentials) -> None:
     serving = credentials.pair(
         f"kubelet-{node.name}-serving", node.name, hosts=(node.address, node.name)
     )
-    proxy = credentials.pair("kube-proxy", "system:kube-proxy")
-    policies = credentials.pair("network-policies", NETWORK_POLICIES_USER)
+    proxy, policies = credentials.kube_proxy(), credentials.network_policies()
     for source, name in (
         (authority, "authority.crt"),
         (serving[0], "kubelet.crt"),
