@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-import kubernetes
+import kubernetes.client
+import kubernetes.config
 import tenacity
 
+from infra.local import up
 from infra.local.paths import CHECKOUT, STATE
 from infra.local.speak import Door
 
@@ -27,6 +29,11 @@ class Environment:
     """A running environment, as `make up` leaves it."""
 
     door: Door
+
+    @classmethod
+    def running(cls) -> Environment:
+        """The environment that this checkout has."""
+        return cls(up.door())
 
     @cached_property
     def _api(self) -> kubernetes.client.ApiClient:

@@ -276,30 +276,31 @@ def test_a_custom_resource_is_validated_by_its_definition(stack: Stack, api: Api
     assert live(api, "example.org/v1", "Voice", "default", "voice")["spec"]["weight"] == 90
 
 
-def test_an_existing_object_is_imported_but_never_silently_taken(stack: Stack, api: Api) -> None:
+def test_an_existing_object_is_imported_but_never_silently_taken(
+    stack: Stack, home: str, api: Api
+) -> None:
     obj = {
         "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "found", "namespace": "default"},
-        "data": {"level": "low"},
+        "kind": "Service",
+        "metadata": {"name": "found", "namespace": home},
+        "spec": {"ports": [{"port": 80}]},
     }
-    api.apply(api.kind("v1", "ConfigMap"), obj, force=True)
+    api.apply(api.kind("v1", "Service"), obj, force=True)
     program = """
-    k8s.core.v1.ConfigMap(
+    k8s.core.v1.Service(
         "found",
-        metadata={"name": "found", "namespace": "default"},
-        data={"level": "low"},
+        metadata={"name": "found", "namespace": "%s"},
+        spec={"ports": [{"port": %s}]},
         opts=pulumi.ResourceOptions(import_=%s),
     )
     """
-    refused = stack.up(program % None, fails=True)
-    assert "ConfigMap default/found already exists" in refused.text
-    stack.up(program % "'default/found'")
-    assert stack.resource("found")["id"] == "default/found"
-    stack.up(program % None)
-    stack.unchanged()
-    stack.destroy()
-    assert api.get(api.kind("v1", "ConfigMap"), "default", "found") is None
+    refused = stack.up(program % (home, 80, None), fails=True)
+    assert f"Service {home}/found already exists" in refused.text
+    stack.up(program % (home, 80, f"'{home}/found'"))
+    assert stack.resource("found")["id"] == f"{home}/found"
+    stack.unchanged(program % (home, 80, None))
+    stack.up(program % (home, 82, None))
+    assert live(api, "v1", "Service", home, "found")["spec"]["ports"][0]["port"] == 82
 
 
 def test_an_object_that_does_not_become_ready_stays_in_the_state(stack: Stack, home: str) -> None:

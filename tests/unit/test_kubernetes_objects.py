@@ -16,7 +16,7 @@ from infra.local.adapters.kubernetes_provider.helm_release import (
     template_arguments,
 )
 from infra.local.adapters.kubernetes_provider.kubeconfig import load_text, parse
-from infra.local.adapters.kubernetes_provider.object_type import is_edited_by_hand
+from infra.local.adapters.kubernetes_provider.object_client import is_edited_by_hand
 from infra.local.adapters.kubernetes_provider.objects import (
     api_version_and_kind,
     automatic_name,
