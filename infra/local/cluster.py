@@ -18,12 +18,16 @@ from infra.local import (
     processes,
 )
 from infra.local.cleanup import clear
+from infra.local.forwarder import FORWARDER
 from infra.local.kube import KubeApi
 from infra.local.node_root import ensure_namespaces_folder
 from infra.local.paths import CHECKOUT, LOGS, STATE
 from infra.local.processes import Daemon
 from infra.local.progress import Progress, silent
 from infra.local.topology import FORWARDS, NODES, Node
+from infra.local.waiting import wait_until
+
+_FORWARDER_SECONDS = 20.0
 
 
 def ensure_cluster(archives: Mapping[str, Path], progress: Progress = silent) -> None:
@@ -61,12 +65,23 @@ def ensure_cluster(archives: Mapping[str, Path], progress: Progress = silent) ->
 
 
 def ensure_forwarder() -> None:
-    """Starts the process that leads loopback ports into the environment."""
+    """Starts the process that leads loopback ports into the environment.
+
+    Raises:
+        LocalEnvironmentError: it ended, such as when another program took one of its ports.
+    """
     routes = [f"{way.port}={way.host}:{way.target_port}" for way in FORWARDS]
     hub = str(network.hub_namespace())
     argv = [sys.executable, "-m", "infra.local.forwarder", hub, *routes]
-    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
-    processes.ensure_daemon(Daemon("forwarder", argv, {"PYTHONPATH": path}))
+    forwarder = Daemon(FORWARDER, argv, {"PYTHONPATH": str(CHECKOUT)})
+    processes.ensure_daemon(forwarder)
+
+    def unready() -> str | None:
+        processes.still_running(forwarder)
+        silent_ports = {way.port for way in FORWARDS} - processes.listening_ports(os.getpid())
+        return f"nothing listens on {sorted(silent_ports)}" if silent_ports else None
+
+    wait_until(unready, "the forwarder to listen", _FORWARDER_SECONDS, forwarder.log)
 
 
 def down(progress: Progress = silent) -> None:

@@ -17,6 +17,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
+FORWARDER = "forwarder"
+"""Name of the daemon that runs this."""
+
 _CLONE_NEWNET = 0x40000000
 _CONNECT_SECONDS = 5.0
 _CHUNK_BYTES = 65_536

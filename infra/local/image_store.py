@@ -24,6 +24,7 @@ from infra.local.waiting import wait_until
 
 _STORES = CACHE / "image-stores"
 _LOADED = "voicemesh-archives.json"
+_COMPLETE = "[!.]*"
 _STATE = RUN / "image-store"
 _SOCKET = _STATE / "containerd.sock"
 _DAEMON = "image-store"
@@ -55,7 +56,7 @@ def ensure_store(archives: Sequence[Path], progress: Progress) -> Path:
     for abandoned in _STORES.glob(".new-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
     new = _unused(store.with_name(".new"))
-    earlier = list(_STORES.glob("[!.]*"))
+    earlier = list(_STORES.glob(_COMPLETE))
     if earlier:  # most images are as they were
         copy_store(earlier[0], new)
     else:
@@ -67,6 +68,11 @@ def ensure_store(archives: Sequence[Path], progress: Progress) -> Path:
         shutil.rmtree(store_before)
     new.rename(store)
     return store
+
+
+def is_filled() -> bool:
+    """Whether this machine's cache has a store, and so everything that went into it."""
+    return any(_STORES.glob(_COMPLETE))
 
 
 def store_key(archives: Iterable[Path]) -> str:
