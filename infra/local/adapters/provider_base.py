@@ -96,10 +96,24 @@ class CheckFailedError(ProviderError):
 
 
 class InitFailedError(ProviderError):
-    """The object exists with these outputs, and is kept in the state, but did not become ready."""
+    """The object exists with these outputs, and is kept in the state, but did not become ready.
 
-    def __init__(self, id_: str, outputs: Properties, reasons: Iterable[str]) -> None:
-        self.id, self.outputs, self.reasons = id_, outputs, tuple(reasons)
+    Args:
+        id_: the resource's id.
+        outputs: the object as it is.
+        reasons: what it lacks.
+        inputs: the inputs that describe it, where they are not those of the request.
+    """
+
+    def __init__(
+        self,
+        id_: str,
+        outputs: Properties,
+        reasons: Iterable[str],
+        inputs: Properties | None = None,
+    ) -> None:
+        self.id, self.outputs, self.inputs = id_, outputs, inputs
+        self.reasons = tuple(reasons)
         super().__init__("; ".join(self.reasons))
 
 
@@ -608,7 +622,7 @@ def _abort_initialised(
     detail = provider_pb2.ErrorResourceInitFailed(
         id=error.id,
         properties=to_struct(with_secrets_of(error.outputs, inputs)),
-        inputs=to_struct(inputs),
+        inputs=to_struct(with_secrets_of(error.inputs, inputs) if error.inputs else inputs),
         reasons=reasons,
     )
     packed = any_pb2.Any()

@@ -3,6 +3,6 @@
 - `kubeconfig`, `api`: how a cluster is reached.
 - `objects`, `replacement`, `drift`, `readiness`: decisions about objects, without a cluster.
 - `waiting`: waits for readiness and deletion.
-- `object_type`, `helm_release`: the two kinds of resource.
+- `object_client`, `object_type`, `helm_release`: the two kinds of resource.
 - `provider`: configuration, and which token is which.
 """

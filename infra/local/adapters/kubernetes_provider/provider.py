@@ -10,7 +10,8 @@ from typing import Any
 from infra.local.adapters.kubernetes_provider.api import Api
 from infra.local.adapters.kubernetes_provider.helm_release import HelmRelease
 from infra.local.adapters.kubernetes_provider.kubeconfig import Cluster, load_text, parse
-from infra.local.adapters.kubernetes_provider.object_type import ObjectSettings, ObjectType
+from infra.local.adapters.kubernetes_provider.object_client import ObjectSettings
+from infra.local.adapters.kubernetes_provider.object_type import ObjectType
 from infra.local.adapters.kubernetes_provider.objects import is_builtin
 from infra.local.adapters.property_values import Properties, plain
 from infra.local.adapters.provider_base import (
@@ -80,16 +81,12 @@ class KubernetesProvider(Provider):
 
     def _settings(self) -> ObjectSettings:
         return ObjectSettings(
-            default_namespace=self._config.get("namespace") or self._context_namespace(),
+            default_namespace=self._config.get("namespace") or self.cluster().namespace,
             config_map_mutable=self._option("enableConfigMapMutable"),
             secret_mutable=self._option("enableSecretMutable"),
             upsert=self._option("upsertExistingObjects"),
             patch_force=self._option("enablePatchForce"),
         )
-
-    def _context_namespace(self) -> str:
-        namespace = self.cluster().namespace
-        return "" if namespace == "default" else namespace
 
     def _option(self, name: str, *, default: bool = False) -> bool:
         value: Any = self._config.get(name)
