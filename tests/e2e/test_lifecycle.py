@@ -6,6 +6,7 @@ The tests of this module follow each other in the order of the file.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,14 +76,6 @@ def test_what_was_deleted_behind_the_engines_back_is_healed(environment: Environ
     assert stack.preview().total == 0
 
 
-@pytest.fixture
-def other_stack(environment: Environment, tmp_path: Path) -> OtherStack:
-    other = OtherStack(tmp_path)
-    other.init()
-    yield other
-    other.destroy()
-
-
 class OtherStack:
     """A small stack of its own on the same cluster, whose one DestinationRule is in `NAMESPACE`."""
 
@@ -119,6 +112,14 @@ class OtherStack:
 
     def _run(self, *arguments: str) -> None:
         stack.pulumi(*arguments, cwd=self._folder)
+
+
+@pytest.fixture
+def other_stack(environment: Environment, tmp_path: Path) -> Iterator[OtherStack]:
+    other = OtherStack(tmp_path)
+    other.init()
+    yield other
+    other.destroy()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_destroy_leaves_no_resource_and_up_makes_all_of_it_again(
     namespaces = {item.metadata.name for item in environment.core.list_namespace().items}
     assert namespaces == {"default", "kube-system", "kube-public", "kube-node-lease"}
     with pytest.raises(ApiException):
-        environment.apps.read_namespaced_deployment(APP, NAMESPACE)
+        environment.core.read_namespaced_service(APP, NAMESPACE)
 
     up = local("up")
     assert up.returncode == 0, up.stdout + up.stderr

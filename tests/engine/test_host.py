@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from infra.local import toolbox
 from infra.local.adapters.kubernetes_provider.api import Api
+from infra.local.waiting import wait_until
 
 from .engine import Stack
 from .test_objects import workload
@@ -74,6 +77,36 @@ def test_a_program_sees_its_configuration_and_fails_in_its_own_words(stack: Stac
 def test_an_interrupted_update_ends_soon_and_keeps_what_it_made(
     stack: Stack, home: str, api: Api
 ) -> None:
+    with _waiting_update(stack, home, api) as process:
+        interrupted = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=30)
+    assert time.monotonic() - interrupted < 15
+    assert process.returncode != 0
+    assert "Traceback" not in told
+    assert _leftovers(stack.folder) == []
+    assert "interrupted while waiting" in told
+    assert stack.resource("server")["id"].endswith("/server")
+    stack.up(workload(home))
+
+
+def test_a_killed_engine_takes_its_plugins_along_and_can_be_followed(
+    stack: Stack, home: str, api: Api
+) -> None:
+    with _waiting_update(stack, home, api) as process:
+        process.kill()
+        process.communicate(timeout=30)
+    wait_until(lambda: " ".join(_leftovers(stack.folder)), "the plugins to end", 10)
+    stack.cli("cancel", "--yes")
+    assert "already exists" in stack.up(workload(home), fails=True).text
+    stack.environment["PULUMI_K8S_UPSERT_EXISTING_OBJECTS"] = "true"
+    stack.up()
+    stack.unchanged()
+
+
+@contextmanager
+def _waiting_update(stack: Stack, home: str, api: Api) -> Iterator[subprocess.Popen[str]]:
+    """An update that waits for a Deployment which can never become ready."""
     stack.program(workload(home, annotation=""))
     process = subprocess.Popen(
         [str(toolbox.binary("pulumi")), "up", "--yes", "--skip-preview", "--non-interactive"],
@@ -84,28 +117,15 @@ def test_an_interrupted_update_ends_soon_and_keeps_what_it_made(
         text=True,
         process_group=0,
     )
+    deployments = api.kind("apps/v1", "Deployment")
     try:
-        _await_deployment(api, home)
-        interrupted = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)
-        told, _ = process.communicate(timeout=30)
+        wait_until(
+            lambda: None if api.list(deployments, home) else "there is none", "a Deployment", 60
+        )
+        yield process
     finally:
         process.kill()
         process.wait()
-    assert time.monotonic() - interrupted < 15
-    assert process.returncode != 0
-    assert "Traceback" not in told
-    assert _leftovers(stack.folder) == []
-    assert "interrupted while waiting" in told
-    assert stack.resource("server")["id"].endswith("/server")
-    stack.up(workload(home))
-
-
-def _await_deployment(api: Api, namespace: str) -> None:
-    deadline = time.monotonic() + 60
-    while not api.list(api.kind("apps/v1", "Deployment"), namespace):
-        assert time.monotonic() < deadline, "the Deployment was not created"
-        time.sleep(0.1)
 
 
 def _leftovers(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from .engine import Stack
 
 CHART = {
     "Chart.yaml": "apiVersion: v2\nname: greeter\nversion: 0.1.0\nappVersion: '7'\n",
-    "values.yaml": "greeting: hello\ndefinition: false\n",
+    "values.yaml": "greeting: hello\nserver: false\n",
     "templates/settings.yaml": """
 apiVersion: v1
 kind: ConfigMap
@@ -21,6 +21,20 @@ metadata:
   namespace: {{ .Release.Namespace }}
 data:
   greeting: {{ required "greeting must be set" .Values.greeting | quote }}
+""",
+    "templates/server.yaml": """
+{{ if .Values.server }}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ .Release.Name }}
+  namespace: {{ .Release.Namespace }}
+spec:
+  selector: {matchLabels: {app: greeter}}
+  template:
+    metadata: {labels: {app: greeter}}
+    spec: {containers: [{name: main, image: "localhost/none:1"}]}
+{{ end }}
 """,
 }
 PROGRAM = """
@@ -94,4 +108,15 @@ def test_secret_values_of_a_release_stay_secret(stack: Stack, chart: Path, api: 
     assert greeting(api) == "open-sesame"
     assert "open-sesame" not in stack.export() + told
     assert "open-sesame" in stack.export(secrets=True)
+    stack.destroy()
+
+
+def test_a_release_that_does_not_become_ready_says_what_it_lacks(stack: Stack, chart: Path) -> None:
+    program = PROGRAM.format(greeting="'hello', 'server': True").replace("timeout=20", "timeout=%s")
+    failed = stack.up(program % 2, fails=True)
+    assert "Helm release default/greeter exists, but failed" in failed.text
+    assert "Deployment greeter: 1 of 1 replicas updated, 0 available" in failed.text
+    assert "is failed" in stack.refresh().text, "a refresh does not forget it"
+    stack.up(program % "2, skip_await=True")
+    assert stack.outputs()["status"]["status"] == "deployed"
     stack.destroy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import threading
@@ -259,6 +260,32 @@ def test_progress_says_which_tool_of_how_many_and_how_long(tmp_path: Path, calls
     assert "1/2 hello 1.2.3: compiling, 0:00 (total 0:00)" in lines
     assert "2/2 other 1.2.3: compiling, 0:00 (total 0:00)" in lines
     assert lines[-1] == "2 tools compiled in 0:00"
+
+
+def test_gos_own_caches_are_removed_when_all_is_compiled(
+    toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = toolbox.cache / "go"
+    monkeypatch.setenv("STAND_IN_GO", 'mkdir -p "$GOCACHE" "$GOMODCACHE"; exit 1')
+    with pytest.raises(LocalEnvironmentError):
+        toolbox.ensure(["hello"])
+    assert sorted(os.listdir(caches)) == ["build", "mod"]  # the next run goes on with them
+
+    monkeypatch.setenv("STAND_IN_GO", 'mkdir -p "$GOCACHE"')
+    toolbox.ensure(["hello"])
+    assert not caches.exists()
+
+
+def test_gos_own_caches_stay_while_another_process_compiles_with_them(
+    toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_GO", 'mkdir -p "$GOCACHE"')
+    toolbox.cache.mkdir()
+    with (toolbox.cache / ".go.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        toolbox.ensure(["hello"])
+
+    assert (toolbox.cache / "go" / "build").is_dir()
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, calls: Path) -> None:
