@@ -18,12 +18,15 @@ from typing import Any
 import yaml
 from typing_extensions import override
 
+from infra.local.adapters.kubernetes_provider import readiness
+from infra.local.adapters.kubernetes_provider.api import Api
 from infra.local.adapters.kubernetes_provider.kubeconfig import Cluster
 from infra.local.adapters.kubernetes_provider.objects import (
     automatic_name,
     parse_identity,
     without_nulls,
 )
+from infra.local.adapters.kubernetes_provider.waiting import Waiter
 from infra.local.adapters.property_values import Properties, changes, has_unknown, plain
 from infra.local.adapters.provider_base import (
     Call,
@@ -50,8 +53,8 @@ _UNKNOWN_INPUTS = ("postrender", "valueYamlFiles", "manifest", "lint")
 class HelmRelease(ResourceType):
     """A chart, installed and kept by helm."""
 
-    def __init__(self, cluster: Cluster, *, upsert: bool = False) -> None:
-        self._cluster, self._upsert = cluster, upsert
+    def __init__(self, cluster: Cluster, api: Api, *, upsert: bool = False) -> None:
+        self._cluster, self._api, self._upsert = cluster, api, upsert
 
     @override
     def check(self, call: Call, olds: Properties, news: Properties) -> Properties:
@@ -129,7 +132,11 @@ class HelmRelease(ResourceType):
         if status is None:
             return None
         live_inputs = inputs or self._imported(release)
-        return Live(id_, self._outputs(live_inputs, status), live_inputs)
+        live = Live(id_, self._outputs(live_inputs, status), live_inputs)
+        if inputs and status["info"]["status"] != "deployed":
+            told = f"{status['info']['status']}: {status['info'].get('description', '')}"
+            raise InitFailedError(id_, live.outputs, [f"Helm release {id_} is {told}"], live_inputs)
+        return live
 
     @override
     def delete(self, call: Call, id_: str, inputs: Properties, outputs: Properties) -> None:
@@ -152,17 +159,32 @@ class HelmRelease(ResourceType):
         with _values_file(release) as values:
             try:
                 self._helm(call, install_arguments(release, values, _timeout(call, release)))
-            except HelmError as error:
+            except (HelmError, CancelledError) as error:
                 status = self._status(release)
                 if status is None:
                     raise
                 reason = f"Helm release {_id(release)} exists, but failed: {error}"
+                unready = self._unready(str(status.get("manifest") or ""))
                 outputs = self._outputs(inputs, status)
-                raise InitFailedError(_id(release), outputs, [reason]) from error
+                raise InitFailedError(_id(release), outputs, [reason, *unready]) from error
         status = self._status(release)
         if status is None:
             raise ProviderError(f"helm installed {_id(release)}, but does not know it afterwards")
         return self._outputs(inputs, status)
+
+    def _unready(self, rendered: str) -> list[str]:
+        """What each object of a release that is not ready still lacks."""
+        waiter, told = Waiter(self._api), []
+        for obj in _objects(rendered):
+            api_version, kind_name = str(obj.get("apiVersion")), str(obj.get("kind"))
+            if readiness.awaited(api_version, kind_name) is None:
+                continue
+            kind = self._api.kind(api_version, kind_name)
+            metadata = obj["metadata"]
+            live = self._api.get(kind, metadata.get("namespace", ""), metadata["name"])
+            lacking = waiter.lacking(kind, live) if live else ("it does not exist",)
+            told += [f"{kind_name} {metadata['name']}: {text}" for text in lacking]
+        return told
 
     def _tidy(self, call: Call, release: Properties) -> None:
         """Makes helm accept a release again whose last operation was cut off."""
@@ -300,9 +322,7 @@ def template_arguments(release: Mapping[str, Any], values: str) -> list[str]:
 def resource_names(rendered: str) -> dict[str, list[str]]:
     """The names in a rendered chart by kind, such as `Deployment.apps/apps/v1` and `Service/v1`."""
     names: dict[str, set[str]] = {}
-    for obj in yaml.load_all(rendered, Loader=_LOADER):
-        if not isinstance(obj, dict) or "kind" not in obj:
-            continue
+    for obj in _objects(rendered):
         metadata = obj.get("metadata") or {}
         place, name = metadata.get("namespace"), metadata.get("name", "")
         api_version = str(obj.get("apiVersion", ""))
@@ -310,6 +330,12 @@ def resource_names(rendered: str) -> dict[str, list[str]]:
         key = f"{obj['kind']}.{group}/{api_version}" if group else f"{obj['kind']}/{api_version}"
         names.setdefault(key, set()).add(f"{place}/{name}" if place else name)
     return {key: sorted(found) for key, found in sorted(names.items())}
+
+
+def _objects(rendered: str) -> Iterator[dict[str, Any]]:
+    for obj in yaml.load_all(rendered, Loader=_LOADER):
+        if isinstance(obj, dict) and "kind" in obj:
+            yield obj
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

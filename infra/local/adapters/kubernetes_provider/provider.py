@@ -54,7 +54,8 @@ class KubernetesProvider(Provider):
 
     def resource_type(self, token: str) -> ResourceType:
         if token == RELEASE:
-            return HelmRelease(self.cluster(), upsert=self._option("upsertExistingObjects"))
+            upsert = self._option("upsertExistingObjects")
+            return HelmRelease(self.cluster(), self.api(), upsert=upsert)
         parts = token.split(":")
         if len(parts) != 3 or parts[1] in _NOT_OBJECTS or "/" not in parts[1]:
             raise UnsupportedTypeError(token, self.name)

@@ -108,6 +108,11 @@ class Waiter:
             return readiness.READY
         return known.rule(live, self._companions(live, known.companions))
 
+    def lacking(self, kind: Kind, live: Object) -> tuple[str, ...]:
+        """What the object still lacks, also by its pods and events; nothing if it is ready."""
+        verdict = self.judge(kind, live)
+        return () if verdict.ready else (*verdict.waiting_for, *self._problems(live).texts)
+
     def until_gone(self, call: Call, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Returns once the object is gone, or another one has its name."""
         timeout = call.timeout_seconds or DELETE_TIMEOUT_SECONDS
