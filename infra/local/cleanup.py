@@ -15,7 +15,7 @@ from infra.local import cgroups, network
 from infra.local.commands import run_command
 from infra.local.errors import LocalEnvironmentError
 from infra.local.mounts import mount_points
-from infra.local.paths import RUN, STATE
+from infra.local.paths import LOGS, RUN, STATE
 from infra.local.topology import HUB_BRIDGE, NODES
 
 _KEPT_WHILE_LOCKED = "lock"
@@ -59,6 +59,15 @@ def leftovers() -> list[str]:
         *(f"control group {folder}" for folder in _groups()),
         *(f"file {path}" for path in _files()),
     ]
+
+
+def remains() -> list[str]:
+    """What of `leftovers()` an environment cannot begin beside: all but logs.
+
+    Images are built, and log it, before the environment begins.
+    """
+    logs_only = STATE.is_dir() and all(path == LOGS for path in STATE.iterdir())
+    return [line for line in leftovers() if not (logs_only and line == f"file {STATE}")]
 
 
 def _inhabitants() -> set[int]:

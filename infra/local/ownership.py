@@ -134,7 +134,7 @@ def current_decision() -> Decision:
         CHECKOUT,
         owner,
         live_processes=len(cgroups.members()),
-        has_remains=bool(cleanup.leftovers()),
+        has_remains=bool(cleanup.remains()),
         owner_exists=owner is not None and owner.checkout.exists(),
     )
 
