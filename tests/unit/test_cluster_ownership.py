@@ -94,7 +94,7 @@ def test_remains_are_cleared_before_the_claim(
     monkeypatch.setattr(cleanup, "remains", lambda: ["mount /x"])
     monkeypatch.setattr(cleanup, "clear", lambda: cleared.append(ownership.read_owner() is None))
     with ownership.lock():
-        ownership.claim(said.append)
+        ownership.claim(lambda line: said.append(line))
     assert cleared == [True]
     assert "clearing away" in said[0]
 
