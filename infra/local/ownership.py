@@ -191,11 +191,16 @@ def _acquire(progress: Progress) -> IO[str]:
 
 def _open_lock() -> IO[str]:
     while True:
-        RUN.mkdir(parents=True, exist_ok=True)
         try:
+            RUN.mkdir(parents=True, exist_ok=True)
             return os.fdopen(os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600), "r+")
         except FileNotFoundError:
             continue  # `down` removed the folder in between
+        except PermissionError as error:
+            raise LocalEnvironmentError(
+                f"{RUN} belongs to root, and so does the environment",
+                fix="run the command as root, or with sudo",
+            ) from error
 
 
 def _is_current(file: IO[str]) -> bool:

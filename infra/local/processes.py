@@ -109,16 +109,15 @@ def running(name: str) -> Process | None:
 
 
 def stop_daemon(name: str) -> None:
-    """Asks a daemon to end, and kills it when it does not; what it started is left alone."""
+    """Asks a daemon to end, kills it when it does not, and forgets it.
+
+    What it started is left alone.
+    """
     process = running(name)
-    if process is None:
-        return
-    _signal(process, signal.SIGTERM)
-    try:
-        wait_until(lambda: _alive(process), f"{name} to end", _TERM_SECONDS)
-    except LocalEnvironmentError:
-        _signal(process, signal.SIGKILL)
-        wait_until(lambda: _alive(process), f"{name} to be killed", _TERM_SECONDS)
+    if process:
+        _end(process, name)
+    _record_file(name).unlink(missing_ok=True)
+    _command_file(name).unlink(missing_ok=True)
 
 
 def still_running(daemon: Daemon) -> Process:
@@ -167,7 +166,7 @@ def parse_listening_sockets(table: str) -> set[str]:
 
 
 def recorded_daemons() -> list[str]:
-    """Names of all daemons that were started in this life of the environment."""
+    """Names of the daemons that were started in this life of the environment and not stopped."""
     return sorted(path.stem for path in RECORDS.glob("*.pid"))
 
 
@@ -219,6 +218,15 @@ def _start(daemon: Daemon) -> None:
         raise LocalEnvironmentError(
             f"{daemon.name} could not be put into its control group{log_end(daemon.log)}"
         )
+
+
+def _end(process: Process, name: str) -> None:
+    _signal(process, signal.SIGTERM)
+    try:
+        wait_until(lambda: _alive(process), f"{name} to end", _TERM_SECONDS)
+    except LocalEnvironmentError:
+        _signal(process, signal.SIGKILL)
+        wait_until(lambda: _alive(process), f"{name} to be killed", _TERM_SECONDS)
 
 
 def _check_program(daemon: Daemon) -> None:

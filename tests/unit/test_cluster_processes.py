@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -47,9 +48,18 @@ def test_another_process_with_the_recorded_id_is_not_stopped(
     assert processes.started_ticks(sleeper.pid) == sleeper.started_ticks
 
 
-def test_a_stopped_daemon_is_gone_when_the_call_returns(sleeper: Process) -> None:
+def test_a_stopped_daemon_is_gone_and_forgotten_when_the_call_returns(sleeper: Process) -> None:
+    assert processes.recorded_daemons() == ["sleeper"]
     processes.stop_daemon("sleeper")
+    assert processes.started_ticks(sleeper.pid) is None
+    assert processes.recorded_daemons() == []
+
+
+def test_a_killed_daemon_is_remembered(sleeper: Process) -> None:
+    os.kill(sleeper.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
     assert processes.running("sleeper") is None
+    assert processes.recorded_daemons() == ["sleeper"]
 
 
 def test_a_daemon_without_a_record_does_not_run(
