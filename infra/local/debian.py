@@ -28,10 +28,8 @@ from infra.local.progress import Progress, silent
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "buildah": ("buildah",),
-    "busybox-static": ("busybox",),
     "containerd": ("containerd", "containerd-shim-runc-v2", "ctr"),
     "containernetworking-plugins": (),
-    "etcd-client": ("etcdctl",),
     "etcd-server": ("etcd",),
     "iproute2": ("ip",),
     "iptables": ("iptables", "iptables-restore", "iptables-save"),
@@ -223,6 +221,11 @@ def package_root(name: str) -> Path:
     return _debian().root(name)
 
 
+def unpacked_roots() -> list[Path]:
+    """The folders of all unpacked packages, those that others depend on included."""
+    return list(_debian().unpacked().values())
+
+
 def cni_plugins() -> Path:
     """The folder of the container networking plugins."""
     return package_root("containernetworking-plugins") / _CNI_PLUGINS
@@ -288,7 +291,10 @@ def _download(names: Sequence[str], folder: Path, progress: Progress) -> list[Pa
 
 def _try_download(names: Sequence[str], folder: Path) -> list[Path]:
     simulation = run_command(
-        ["apt-get", "--simulate", "--no-install-recommends", "install", *names],
+        [
+            *("env", "LC_ALL=C", "apt-get", "--simulate", "--no-install-recommends"),
+            *("install", *names),
+        ],
         f"looking for the Debian packages {', '.join(names)}",
     )
     run_command(

@@ -24,210 +24,15 @@ from infra.local.go_toolchain import Toolchain, find_toolchain
 from infra.local.paths import CACHE
 from infra.local.progress import Progress, silent
 from infra.local.released_pulumi import PulumiCommand, choose_pulumi
-from infra.local.versions import (
-    COREDNS_VERSION,
-    GO_VERSION,
-    HELM_VERSION,
-    ISTIO_MODULE_VERSION,
-    ISTIO_VERSION,
-    KUBERNETES_VERSION,
-    METRICS_SERVER_VERSION,
-    NETWORK_POLICIES_VERSION,
-    PULUMI_VERSION,
-)
+from infra.local.tool_catalogue import NEEDED_FOR_UP, TOOLS, Build, ModuleFiles, Tool
+from infra.local.versions import GO_VERSION
 from infra.local.waiting import log_end
 
 _SOURCES = Path(__file__).parent / "tools"
 _ADAPTERS = Path(__file__).parent / "adapters" / "bin"
 _TICK_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Build:
-    """One run of the Go compiler.
-
-    Attributes:
-        packages: import paths of the programs; `.` is the tool's own `main.go`.
-        tags: build tags.
-    """
-
-    packages: tuple[str, ...] = (".",)
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModuleFiles:
-    """Files that a tool takes from a Go module as they are.
-
-    Attributes:
-        module: the module's path.
-        source: a file or folder in it.
-        target: where it goes in the tool's folder.
-        replacements: text to be replaced in every YAML file at the top of it, with its new text.
-    """
-
-    module: str
-    source: str
-    target: str
-    replacements: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A Go module of `tools/` and what is made of it.
-
-    Attributes:
-        name: its folder in `tools/`.
-        version: the version that its programs report.
-        binaries: the programs that it provides.
-        builds: how they are compiled.
-        stamps: string variables set by the linker, with their values.
-        multicall: the one program that all binaries are links to; empty if each is its own.
-        files: what else it provides.
-    """
-
-    name: str
-    version: str
-    binaries: tuple[str, ...]
-    builds: tuple[Build, ...] = (Build(),)
-    stamps: tuple[tuple[str, str], ...] = ()
-    multicall: str = ""
-    files: tuple[ModuleFiles, ...] = ()
-
-    @property
-    def title(self) -> str:
-        return f"{self.name} {self.version}"
-
-
-def _kubernetes_stamps(version: str) -> tuple[tuple[str, str], ...]:
-    major, minor, _ = version.split(".")
-    return tuple(
-        (f"{package}.{variable}", value)
-        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-        for variable, value in (
-            ("gitVersion", f"v{version}"),
-            ("gitMajor", major),
-            ("gitMinor", minor),
-        )
-    )
-
-
-def _istio_chart(source: str, name: str) -> ModuleFiles:
-    """A chart as Istio's release process ships it: with the release's version in it."""
-    return ModuleFiles(
-        "istio.io/istio",
-        f"manifests/charts/{source}",
-        f"charts/{name}",
-        replacements=(
-            ("\nversion: 1.0.0\n", f"\nversion: {ISTIO_VERSION}\n"),
-            ("\nappVersion: 1.0.0\n", f"\nappVersion: {ISTIO_VERSION}\n"),
-            (" hub: registry.istio.io/testing\n", " hub: registry.istio.io/release\n"),
-            (" tag: latest\n", f" tag: {ISTIO_VERSION}\n"),
-        ),
-    )
-
-
-_ISTIO_STAMPS = tuple(
-    (f"istio.io/istio/pkg/version.{variable}", value)
-    for variable, value in (
-        ("buildVersion", ISTIO_VERSION),
-        ("buildTag", ISTIO_VERSION),
-        ("buildGitRevision", ISTIO_MODULE_VERSION.rsplit("-", 1)[1]),
-        ("buildStatus", "Clean"),
-        ("buildHub", "registry.istio.io/release"),
-    )
-)
-
-TOOLS = (
-    Tool(
-        "pulumi",
-        PULUMI_VERSION,
-        binaries=("pulumi", "pulumi-language-python-exec"),
-        builds=(
-            Build(("github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",), ("osusergo", "grpcnotrace")),
-        ),
-        stamps=(
-            ("github.com/pulumi/pulumi/sdk/v3/go/common/version.Version", f"v{PULUMI_VERSION}"),
-        ),
-        files=(
-            ModuleFiles(
-                "github.com/pulumi/pulumi/sdk/v3",
-                "python/cmd/pulumi-language-python-exec",
-                "bin/pulumi-language-python-exec",
-            ),
-        ),
-    ),
-    Tool(
-        "kubernetes",
-        KUBERNETES_VERSION,
-        binaries=(
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-scheduler",
-            "kubelet",
-            "kube-proxy",
-            "kubectl",
-        ),
-        stamps=_kubernetes_stamps(KUBERNETES_VERSION),
-        multicall="kubernetes",
-    ),
-    Tool(
-        "istio",
-        ISTIO_VERSION,
-        binaries=("pilot-discovery", "pilot-agent", "istio-cni", "install-cni"),
-        # The tags are those of Istio's own Makefile.
-        builds=(
-            Build(("istio.io/istio/pilot/cmd/pilot-discovery",), ("vtprotobuf", "disable_pgv")),
-            Build(
-                (
-                    "istio.io/istio/pilot/cmd/pilot-agent",
-                    "istio.io/istio/cni/cmd/istio-cni",
-                    "istio.io/istio/cni/cmd/install-cni",
-                ),
-                ("agent", "disable_pgv", "grpcnotrace", "retrynotrace"),
-            ),
-        ),
-        stamps=_ISTIO_STAMPS,
-        files=(
-            _istio_chart("base", "base"),
-            _istio_chart("istio-cni", "istio-cni"),
-            _istio_chart("istio-control/istio-discovery", "istiod"),
-            _istio_chart("gateway", "gateway"),
-            ModuleFiles(
-                "istio.io/istio",
-                "tools/packaging/common/envoy_bootstrap.json",
-                "envoy_bootstrap.json",
-            ),
-        ),
-    ),
-    Tool(
-        "helm",
-        HELM_VERSION,
-        binaries=("helm",),
-        builds=(Build(("helm.sh/helm/v3/cmd/helm",)),),
-        stamps=(("helm.sh/helm/v3/internal/version.version", f"v{HELM_VERSION}"),),
-    ),
-    Tool("coredns", COREDNS_VERSION, binaries=("coredns",)),
-    Tool(
-        "metrics-server",
-        METRICS_SERVER_VERSION,
-        binaries=("metrics-server",),
-        builds=(Build(("sigs.k8s.io/metrics-server/cmd/metrics-server",)),),
-        stamps=(("k8s.io/client-go/pkg/version.gitVersion", f"v{METRICS_SERVER_VERSION}"),),
-    ),
-    Tool("network-policies", NETWORK_POLICIES_VERSION, binaries=("network-policies",)),
-)
-
-NEEDED_FOR_UP = (
-    "pulumi",
-    "kubernetes",
-    "istio",
-    "helm",
-    "coredns",
-    "metrics-server",
-    "network-policies",
-)
+_DOWNLOAD_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -501,9 +306,9 @@ class _Go:
 
 def _activity(log: Path) -> str:
     """What Go is doing: it says what it downloads, and nothing while it compiles."""
-    lines = log_end(log).splitlines()
-    is_downloading = bool(lines) and lines[-1].lstrip().startswith("go: downloading")
-    return "downloading and compiling" if is_downloading else "compiling"
+    said = log.stat()
+    is_downloading = said.st_size > 0 and time.time() - said.st_mtime < _DOWNLOAD_SECONDS
+    return "downloading" if is_downloading else "compiling"
 
 
 class _Meter:

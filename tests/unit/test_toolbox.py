@@ -14,7 +14,8 @@ import pytest
 
 from infra.local.errors import LocalEnvironmentError
 from infra.local.go_toolchain import Toolchain, choose_toolchain
-from infra.local.toolbox import NEEDED_FOR_UP, TOOLS, Build, ModuleFiles, Tool, Toolbox
+from infra.local.tool_catalogue import NEEDED_FOR_UP, TOOLS, Build, ModuleFiles, Tool
+from infra.local.toolbox import Toolbox
 from infra.local.versions import GO_PACKAGE_VERSION, ISTIO_MODULE_VERSION
 from infra.local.waiting import wait_until
 
@@ -260,6 +261,29 @@ def test_progress_says_which_tool_of_how_many_and_how_long(tmp_path: Path, calls
     assert "1/2 hello 1.2.3: compiling, 0:00 (total 0:00)" in lines
     assert "2/2 other 1.2.3: compiling, 0:00 (total 0:00)" in lines
     assert lines[-1] == "2 tools compiled in 0:00"
+
+
+def test_progress_tells_downloading_from_compiling(
+    toolbox: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.local.toolbox._TICK_SECONDS", 0.01)
+    monkeypatch.setenv("STAND_IN_GO", f"until [ -e {tmp_path}/seen ]; do sleep 0.01; done")
+    log = Path(f"{toolbox.folder('hello')}.log")
+    activities: list[str] = []
+
+    def show(line: str) -> None:
+        if not log.exists():
+            return
+        activities.append(line)
+        if "compiling" in line:
+            log.write_text("go: downloading example.test/words v1.0.0\n")
+        else:
+            (tmp_path / "seen").touch()
+
+    toolbox.ensure(["hello"], show)
+
+    assert activities[0].startswith("1/1 hello 1.2.3: compiling, ")
+    assert activities[1].startswith("1/1 hello 1.2.3: downloading, ")
 
 
 def test_gos_own_caches_are_removed_when_all_is_compiled(
