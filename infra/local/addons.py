@@ -13,12 +13,13 @@ from infra.local import images
 from infra.local.control_plane import NETWORK_POLICIES_USER, Credentials
 from infra.local.kube import KubeApi
 from infra.local.node_root import node_root
-from infra.local.topology import DNS_SERVICE_ADDRESS, NODES, Node
+from infra.local.topology import DNS_SERVICE_ADDRESS, NODES, SYSTEM, Node
 from infra.local.waiting import wait_until
 
 STORAGE_CLASS = "local"
 VOLUME_GIBIBYTES = 10
 
+_HOSTNAME_LABEL = "kubernetes.io/hostname"
 _NAMESPACE = "kube-system"
 _DNS = "coredns"
 _METRICS = "metrics-server"
@@ -137,7 +138,7 @@ def unavailable_reason(deployment: Mapping[str, Any] | None) -> str | None:
 
 def volume_manifest(node: Node, number: int) -> dict[str, Any]:
     """A PersistentVolume that is a folder of the node, and outlives the pods that use it."""
-    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}
+    here = {"key": _HOSTNAME_LABEL, "operator": "In", "values": [node.name]}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -265,7 +266,7 @@ def _deployment(
     whole = {
         "serviceAccountName": name,
         "priorityClassName": "system-cluster-critical",
-        "nodeSelector": {"kubernetes.io/hostname": "system"},
+        "nodeSelector": {_HOSTNAME_LABEL: SYSTEM.name},
         "containers": [{"name": name, **container, "securityContext": restricted}],
         "volumes": [volume],
         **pod,

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from infra.local import cgroups, debian, image_store, network, processes, toolbox
+from infra.local import cgroups, debian, image_store, images, network, processes, toolbox
 from infra.local.certificates import write_private
 from infra.local.commands import run_command
 from infra.local.control_plane import Credentials
@@ -21,8 +21,6 @@ from infra.local.node_root import ensure_root, node_root
 from infra.local.processes import Daemon
 from infra.local.topology import API_URL, DNS_SERVICE_ADDRESS, POD_RANGE, Node
 from infra.local.waiting import wait_until
-
-PAUSE_IMAGE = "localhost/voicemesh/pause:1"
 
 _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 # Each pod hangs on its own link, so that what one pod of a node sends another is routed, and with
@@ -172,7 +170,7 @@ disabled_plugins = [
 ]
 
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE_IMAGE}"
+  sandbox_image = "{images.reference("pause")}"
   # Without CAP_SYS_RESOURCE no process may lower its score, and every sandbox would die of it.
   restrict_oom_score_adj = true
   disable_apparmor = true
