@@ -77,7 +77,10 @@ def controllers(found: list[Hierarchy]) -> frozenset[str]:
 
 def ensure_group(group: str) -> list[Path]:
     """Makes a group below `/voicemesh` in every hierarchy and returns its folders."""
-    return [_ensure_folder(hierarchy, group) for hierarchy in hierarchies()]
+    found = hierarchies()
+    # Beside version 1, which has the controllers that count, version 2 only holds the processes.
+    delegates = all(hierarchy.version == 2 for hierarchy in found)
+    return [_ensure_folder(hierarchy, group, delegates) for hierarchy in found]
 
 
 def group_of(pid: int) -> str | None:
@@ -141,10 +144,10 @@ def describe(pid: int) -> str:
     return f"{pid} ({command.strip()[:80]})"
 
 
-def _ensure_folder(hierarchy: Hierarchy, group: str) -> Path:
+def _ensure_folder(hierarchy: Hierarchy, group: str, delegates: bool) -> Path:
     level = hierarchy.root
     for part in (ROOT_GROUP, *Path(group).parts):
-        if hierarchy.version == 2:
+        if delegates:
             _delegate(level)
         level /= part
         level.mkdir(exist_ok=True)

@@ -111,6 +111,19 @@ def test_a_version_2_root_that_cannot_delegate_is_named(
         cgroups.ensure_group("daemons/etcd")
 
 
+def test_a_version_2_root_beside_version_1_delegates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Hierarchy(tmp_path / "cpu", 1), Hierarchy(tmp_path / "unified", 2)
+    for hierarchy in (first, second):
+        hierarchy.root.mkdir()
+    (second.root / "cgroup.controllers").write_text("hugetlb\n")
+    (second.root / "cgroup.subtree_control").write_text("\n")
+    _use(monkeypatch, first, second)
+    assert len(cgroups.ensure_group("daemons/etcd")) == 2
+    assert (second.root / "cgroup.subtree_control").read_text() == "\n"
+
+
 def test_the_members_of_a_group_are_those_of_all_hierarchies_and_of_all_below(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
