@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from infra.local import ownership, processes, stack, status, up
-from infra.local.certificates import ensure_authority
+from infra.local import stack, status, up
 from infra.local.display import console, errors
 from infra.local.errors import LocalEnvironmentError
 from infra.local.network import hub_namespace, in_hub
@@ -68,9 +66,7 @@ def kubeconfig_command() -> None:
     typer.echo(STATE / "kubeconfig-host")
 
 
-@app.command(
-    "exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)
+@app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def exec_command(context: typer.Context) -> None:
     """Run a command inside the environment's network, such as `pulumi preview` or `kubectl`.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.local import cluster, debian, images, ownership, processes, stack, toolbox
+from infra.local import cluster, debian, images, ownership, preflight, processes, stack, toolbox
 from infra.local.certificates import ensure_authority
 from infra.local.display import console, phase
 from infra.local.network import in_hub
@@ -33,7 +33,7 @@ def up() -> None:
     """
     started = time.monotonic()
     with phase("this machine"):
-        pass
+        preflight.check_machine()
     with phase("tools") as progress:
         toolbox.ensure_tools(toolbox.NEEDED_FOR_UP, progress)
         debian.ensure_packages(progress)

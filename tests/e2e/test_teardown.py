@@ -72,9 +72,7 @@ def _rounds(config: pytest.Config) -> int:
     return 3 if config.getoption("--soak") else 1
 
 
-def test_down_leaves_the_machine_as_up_found_it(
-    hosted: None, pytestconfig: pytest.Config
-) -> None:
+def test_down_leaves_the_machine_as_up_found_it(hosted: None, pytestconfig: pytest.Config) -> None:
     assert local("down").returncode == 0
     before = Machine.now()
     for _ in range(_rounds(pytestconfig)):
