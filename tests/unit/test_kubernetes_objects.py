@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from infra.local.adapters.kubernetes_provider.drift import drifted_inputs
-from infra.local.adapters.kubernetes_provider.helm_release import (
+from infra.local.adapters.kubernetes_provider.helm import (
     install_arguments,
     resource_names,
     template_arguments,
