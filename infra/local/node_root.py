@@ -7,12 +7,14 @@ nothing they do reaches the machine's files.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.local.commands import run_command
+from infra.local.errors import LocalEnvironmentError
 from infra.local.mounts import mount_points
 from infra.local.network import MOUNT_NAMESPACES, NAMESPACES, mount_namespace
 from infra.local.paths import CACHE, STATE
@@ -77,7 +79,7 @@ def ensure_root(node: Node) -> None:
     held.touch()
     script = "\n".join(mount_commands(node_root(node), _read_only_folders()))
     unshare = ["unshare", f"--mount={held}", "--propagation=private", "sh", "-euc", script]
-    run_command(
+    _run_on_some_processor(
         ["nsenter", f"--net={NAMESPACES / node.network_namespace}", "--", *unshare],
         f"making the mount namespace of the node {node.name}",
     )
@@ -175,6 +177,23 @@ def ensure_namespaces_folder() -> None:
     if folder not in mount_points():
         run_command(["mount", "--bind", str(folder), str(folder)], f"mounting {folder}")
     run_command(["mount", "--make-private", str(folder)], f"making {folder} private")
+
+
+def _run_on_some_processor(argv: Sequence[str], what: str) -> None:
+    """Runs `unshare --mount=FILE` where the kernel lets it.
+
+    A mount namespace may be kept only by an older one. Linux 6.18 tells their ages by ids of which
+    each processor has its own supply, so within a container, which is not the first namespace,
+    it takes those of one processor for older than they are.
+    """
+    processors = sorted(os.sched_getaffinity(0))
+    for processor in processors:
+        try:
+            run_command(["taskset", "--cpu-list", str(processor), *argv], what)
+            return
+        except LocalEnvironmentError:
+            if processor == processors[-1]:
+                raise
 
 
 def _copy(source: Path, target: Path) -> None:

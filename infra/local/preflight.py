@@ -27,7 +27,18 @@ MEMORY_GIBIBYTES = 5.0
 """What the environment takes with everything in it running, with room for compilers."""
 
 _GIBIBYTE = 1 << 30
-_COMMANDS = ("apt-get", "cp", "dpkg-deb", "ip", "mount", "nsenter", "rm", "umount", "unshare")
+_COMMANDS = (
+    "apt-get",
+    "cp",
+    "dpkg-deb",
+    "ip",
+    "mount",
+    "nsenter",
+    "rm",
+    "taskset",
+    "umount",
+    "unshare",
+)
 _CGROUP_CONTROLLERS_V1 = cgroups.NEEDED_CONTROLLERS | {"cpuset", "devices"}
 # A mount namespace of its own, with an overlay on the file system that will hold the containers'.
 _TRY_OVERLAY = """
