@@ -33,7 +33,6 @@ _KERNEL_SETTINGS: Mapping[str, str] = {
 
 _SHARED_FOLDERS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _COPIED_ETC = (
-    "alternatives",
     "group",
     "ld.so.cache",
     "localtime",
@@ -142,7 +141,8 @@ def _make_files(node: Node) -> None:
         if not (root / link).is_symlink():
             (root / link).symlink_to(target)
     for name in _COPIED_ETC:
-        _copy(Path("/etc") / name, root / "etc" / name)
+        if (Path("/etc") / name).exists():
+            shutil.copyfile(Path("/etc") / name, root / "etc" / name)
     settings = root / "etc" / "kernel-settings"
     settings.mkdir(exist_ok=True)
     for key, value in _KERNEL_SETTINGS.items():
@@ -194,10 +194,3 @@ def _run_on_some_processor(argv: Sequence[str], what: str) -> None:
         except LocalEnvironmentError:
             if processor == processors[-1]:
                 raise
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
-    elif source.exists():
-        shutil.copyfile(source, target)
