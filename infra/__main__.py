@@ -1,10 +1,10 @@
 """The Pulumi program: load the environment, build it, export its outputs."""
 
 import pulumi
-from voicemesh import ArgumentsError
 
 from infra.composition import build
 from infra.environment import FaultyEnvironmentError, load_from_pulumi
+from voicemesh import ArgumentsError
 
 
 def main() -> None:

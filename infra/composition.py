@@ -11,6 +11,21 @@ from typing import Any, Final
 
 import pulumi
 import pulumi_kubernetes as kubernetes
+
+from infra.environment import (
+    Aws,
+    Cluster,
+    Environment,
+    FaultyEnvironmentError,
+    Gateway,
+    Host,
+    Layer,
+    Mesh,
+    Storage,
+    Tenant,
+    Variant,
+    Voice,
+)
 from voicemesh import (
     ChartSource,
     GatewayHost,
@@ -26,21 +41,6 @@ from voicemesh import (
     TtsVoiceService,
     TtsVoiceServiceArgs,
     VoiceVariant,
-)
-
-from infra.environment import (
-    Aws,
-    Cluster,
-    Environment,
-    FaultyEnvironmentError,
-    Gateway,
-    Host,
-    Layer,
-    Mesh,
-    Storage,
-    Tenant,
-    Variant,
-    Voice,
 )
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]

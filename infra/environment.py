@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
+
 from voicemesh import contract
 from voicemesh.arguments import DNS_LABEL, HOSTNAME, LABEL_VALUE
 from voicemesh.service.arguments import FULL_WEIGHT

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
+
+from inference_image.tests.scripted import RunningServer, ScriptedEngine
 from speech_server.engine import Engine
 from speech_server.engines.hibari import HibariEngine
 from speech_server.settings import ENVIRONMENT_PREFIX, Settings
-
-from inference_image.tests.scripted import RunningServer, ScriptedEngine
 
 StartServer = Callable[..., RunningServer]
 

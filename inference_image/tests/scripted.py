@@ -10,6 +10,7 @@ from types import TracebackType
 import httpx
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
+
 from speech_server.engine import Cancellation, Engine, Samples, SpeechRequest, Voice
 from speech_server.server import SpeechServer
 from speech_server.service import State

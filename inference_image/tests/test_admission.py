@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from speech_server.admission import Admission, QueueFullError, Turn, retry_after_seconds
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from speech_server.audio import AudioFormat, encode_pcm16, stream_header, wav_header
 
 SAMPLES = st.lists(st.floats(-1, 1, width=32), max_size=200)

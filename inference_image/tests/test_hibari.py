@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from speech_server.engine import Cancellation, SpeechRequest, UnspeakableTextError
 from speech_server.engines.hibari import (
     FIRST_PIECE_PHONEMES,

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from speech_server.server import serve
-from speech_server.settings import Settings
 
 from inference_image.tests.conftest import StartServer
 from inference_image.tests.scripted import (
@@ -25,6 +23,8 @@ from inference_image.tests.scripted import (
     ScriptedEngine,
     eventually,
 )
+from speech_server.server import serve
+from speech_server.settings import Settings
 
 LONG_TEXT = "A long text keeps a stream in flight until its reader has heard it all. " * 55
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
+
 from speech_server.__main__ import main
 from speech_server.contract import HTTP_PORT
 from speech_server.settings import Settings, UnknownVariablesError

@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from speech_server.engine import UnspeakableTextError, Voice
 from speech_server.text import check_text, foreign_characters
 

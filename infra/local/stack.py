@@ -10,10 +10,13 @@ import json
 import os
 import secrets
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import psutil
 import yaml
 
 from infra.local import network, toolbox
@@ -73,6 +76,7 @@ def pulumi(
     check: bool = True,
     capture: bool = True,
     stdin: str | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
     """Runs the Pulumi CLI inside the environment's network.
 
@@ -83,7 +87,7 @@ def pulumi(
     done = subprocess.run(
         argv,
         cwd=cwd,
-        env=engine_environment(),
+        env={**engine_environment(), **variables},
         text=True,
         input=stdin,
         check=False,
@@ -105,8 +109,9 @@ def up(refresh: bool = False) -> Changes:
     Raises:
         LocalEnvironmentError: it failed; what Pulumi said is on the terminal.
     """
-    arguments = ["--yes", "--skip-preview", *(["--refresh"] if refresh else [])]
-    return _operation("up", *arguments)
+    was_cut_off = _release()
+    arguments = ["--yes", "--skip-preview", *(["--refresh"] if refresh or was_cut_off else [])]
+    return _operation("up", *arguments, take_over=was_cut_off)
 
 
 def preview() -> Changes:
@@ -123,12 +128,29 @@ def outputs() -> dict[str, Any]:
     return json.loads(pulumi("stack", "output", "--json", *SELECTED).stdout)
 
 
-def _operation(name: str, *arguments: str) -> Changes:
+def _release() -> bool:
+    """Frees the stack from an engine that was killed; whether one was, in the middle of its work.
+
+    The engine locks a stack with a file that names its process, and notes in the state what it has
+    begun to make.
+    """
+    locks = (STATE / "pulumi" / ".pulumi" / "locks").rglob("*.json")
+    if any(not psutil.pid_exists(json.loads(lock.read_text())["pid"]) for lock in locks):
+        pulumi("cancel", "--yes", *SELECTED)
+    state = json.loads(pulumi("stack", "export", *SELECTED).stdout)
+    return bool(state["deployment"].get("pending_operations"))
+
+
+def _operation(name: str, *arguments: str, take_over: bool = False) -> Changes:
     LOGS.mkdir(parents=True, exist_ok=True)
     events = LOGS / f"pulumi-{name}.events"
     events.unlink(missing_ok=True)
     command = pulumi(
-        name, *arguments, *WORKING, "--event-log", str(events), capture=False, check=False
+        *(name, *arguments, *WORKING, "--event-log", str(events)),
+        capture=False,
+        check=False,
+        # What was made just before the engine was killed exists, but not in the state.
+        variables={"PULUMI_K8S_UPSERT_EXISTING_OBJECTS": "true"} if take_over else {},
     )
     if command.returncode:
         raise LocalEnvironmentError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def hosted(pytestconfig: pytest.Config) -> Iterator[None]:
     """A started environment, with its progress on the terminal."""
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    assert capture is not None
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         up = subprocess.run([sys.executable, "-m", "infra.local", "up"], cwd=CHECKOUT, check=False)
     if up.returncode:

@@ -39,16 +39,13 @@ class Environment:
     def _api(self) -> kubernetes.client.ApiClient:
         return kubernetes.config.new_client_from_config(str(STATE / "kubeconfig-host"))
 
+    # The generated client declares every attribute of every object optional.
     @property
-    def core(self) -> kubernetes.client.CoreV1Api:
+    def core(self) -> Any:
         return kubernetes.client.CoreV1Api(self._api)
 
     @property
-    def apps(self) -> kubernetes.client.AppsV1Api:
-        return kubernetes.client.AppsV1Api(self._api)
-
-    @property
-    def custom(self) -> kubernetes.client.CustomObjectsApi:
+    def custom(self) -> Any:
         return kubernetes.client.CustomObjectsApi(self._api)
 
     def speech_pods(self) -> list[Any]:

@@ -14,10 +14,10 @@ from pathlib import Path
 import certifi
 import httpx
 import pytest
-from voicemesh.contract import HEALTH_PATH, HTTP_PORT, METRICS_PATH
 
 from infra.local import network
 from tests.e2e.environment import NAMESPACE, Environment, eventually
+from voicemesh.contract import HEALTH_PATH, HTTP_PORT, METRICS_PATH
 
 
 def test_https_works_with_the_environments_authority(environment: Environment) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from kubernetes.client import NetworkingV1Api
 from kubernetes.stream import stream
-from voicemesh.contract import GPU_TAINT_KEY
 
 from infra.local import images
 from tests.e2e.environment import Environment, eventually, is_ready
+from voicemesh.contract import GPU_TAINT_KEY
 
 PORT = 8000
 _CONNECT = """\

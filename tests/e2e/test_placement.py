@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from kubernetes.client import ApiException
-from voicemesh.contract import GPU_RESOURCE, GPU_TAINT_KEY
 
 from infra.local import images, stack
 from tests.e2e.environment import NAMESPACE, Environment, eventually, is_ready
+from voicemesh.contract import GPU_RESOURCE, GPU_TAINT_KEY
 
 _IMAGE = images.reference("pause")
 

@@ -12,6 +12,10 @@ import httpx
 import psutil
 import pytest
 from kubernetes.stream import stream
+
+from infra.local import processes, stack
+from infra.local.speak import sentences, speak
+from tests.e2e.environment import NAMESPACE, Environment, eventually, local
 from voicemesh.contract import (
     HTTP_PORT,
     METRICS_PATH,
@@ -20,10 +24,6 @@ from voicemesh.contract import (
     SPEECH_PATH,
     UNREAD_AUDIO_METRIC,
 )
-
-from infra.local import processes, stack
-from infra.local.speak import sentences, speak
-from tests.e2e.environment import NAMESPACE, Environment, eventually, local
 
 _STREAMS = 6
 _SENTENCES = 50

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from voicemesh.contract import SPEECH_PATH
 
 from infra.local.speak import SAMPLE_RATE_HERTZ, sentences
 from tests.e2e.environment import Environment
+from voicemesh.contract import SPEECH_PATH
 
 _BYTES_PER_SECOND = SAMPLE_RATE_HERTZ * 2
 _TENTH_OF_A_SECOND = _BYTES_PER_SECOND // 10

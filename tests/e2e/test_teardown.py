@@ -48,9 +48,9 @@ class Machine:
             routes=_without_counters("ip", "route", "show", "table", "all"),
             groups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("**/voicemesh*")),
             ports=frozenset(
-                connection.laddr.port
+                connection.laddr[1]
                 for connection in psutil.net_connections("tcp")
-                if connection.status == psutil.CONN_LISTEN
+                if connection.status == psutil.CONN_LISTEN and connection.laddr
             ),
         )
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from infra.local import toolbox
 from infra.local.adapters.kubernetes_provider.api import Api
 from infra.local.waiting import wait_until
@@ -19,37 +17,9 @@ from infra.local.waiting import wait_until
 from .engine import Stack
 from .test_objects import workload
 
-PACK = """
-from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy
-
-
-def check(args, report):
-    labels = (args.props.get("metadata") or {}).get("labels") or {}
-    if args.resource_type == "kubernetes:core/v1:ConfigMap" and "owner" not in labels:
-        report(f"metadata.labels.owner is missing on {args.name}")
-
-
-PolicyPack(
-    "owners",
-    policies=[ResourceValidationPolicy("require-owner", "Every ConfigMap has an owner.", check)],
-    enforcement_level=EnforcementLevel.MANDATORY,
-)
-"""
 LABELLED = """
 k8s.core.v1.ConfigMap("labelled", metadata={"namespace": "default", "labels": {"%s": "me"}})
 """
-
-
-def test_a_policy_pack_judges_the_program(stack: Stack) -> None:
-    pytest.importorskip("pulumi_policy")
-    pack = stack.folder / "policies"
-    pack.mkdir()
-    (pack / "PulumiPolicy.yaml").write_text("runtime: python\nversion: 0.0.1\n")
-    (pack / "__main__.py").write_text(PACK)
-    stack.preview(LABELLED % "owner", "--policy-pack", str(pack))
-    refused = stack.preview(LABELLED % "other", "--policy-pack", str(pack), fails=True)
-    assert "require-owner" in refused.text
-    assert "metadata.labels.owner is missing on labelled" in refused.text
 
 
 def test_a_program_sees_its_configuration_and_fails_in_its_own_words(stack: Stack) -> None:

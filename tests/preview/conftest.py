@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from voicemesh.testing import Recording
 
 from tests.preview.program import record_program
 from tests.stacks import local_values
+from voicemesh.testing import Recording
 
 KUBECONFIG = "apiVersion: v1\nkind: Config\n# token: kubeconfig-token\n"
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voicemesh.testing import EchoMocks, Recording, record
-
 from tests.stacks import ROOT, as_engine_config, changed
+from voicemesh.testing import EchoMocks, Recording, record
 
 _AWS_OUTPUTS = {
     "aws:s3/bucket:Bucket": {"arn": "arn:aws:s3:::voicemesh-local"},

@@ -14,6 +14,13 @@ import pulumi_kubernetes as kubernetes
 import pytest
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.runtime import rpc
+
+from tests.preview.rules import (
+    DEPLOYMENT,
+    DESTINATION_RULE,
+    GATEWAY,
+    VIRTUAL_SERVICE,
+)
 from voicemesh import (
     ChartSource,
     GatewayHost,
@@ -32,13 +39,6 @@ from voicemesh import (
 )
 from voicemesh.mesh import istiod_values, pilot_environment
 from voicemesh.testing import EchoMocks, Recording, record
-
-from tests.preview.rules import (
-    DEPLOYMENT,
-    DESTINATION_RULE,
-    GATEWAY,
-    VIRTUAL_SERVICE,
-)
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 PEM = "-----BEGIN SOMETHING-----"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pulumi
 import pytest
-from voicemesh.testing import Recording
 
 from infra.local.topology import NODES
 from tests.preview import rules
@@ -24,6 +23,7 @@ from tests.preview.rules import (
     mutated,
 )
 from tests.stacks import PRIVATE_KEY, SECRET_KEY, changed, local_values
+from voicemesh.testing import Recording
 
 SIDECAR = (20, 64)
 BY_NAME = {node.name: node for node in NODES}

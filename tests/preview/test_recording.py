@@ -6,10 +6,10 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pytest
 from pulumi_kubernetes.core.v1 import ConfigMap, Secret
-from voicemesh import TenantNamespace, TenantNamespaceArgs, TenantQuota
-from voicemesh.testing import Recording, record
 
 from tests.preview import rules
+from voicemesh import TenantNamespace, TenantNamespaceArgs, TenantQuota
+from voicemesh.testing import Recording, record
 
 TENANT = TenantNamespaceArgs("tts", TenantQuota(4, 8, 20))
 

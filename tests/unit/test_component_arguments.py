@@ -10,6 +10,7 @@ import pulumi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from voicemesh import (
     ArgumentsError,
     ChartSource,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from voicemesh.sizes import ComputeSize, cpu_quantity, memory_quantity
 
 

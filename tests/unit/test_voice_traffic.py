@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from voicemesh import VoiceVariant
 from voicemesh.service.traffic import falls_back, max_ejection_percent
 from voicemesh.service.workload import termination_grace_seconds

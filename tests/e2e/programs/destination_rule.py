@@ -4,7 +4,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 config = pulumi.Config()
-outlier_detection = {"interval": "30s"}
+outlier_detection: dict[str, object] = {"interval": "30s"}
 if field := config.get("field"):
     outlier_detection[field] = 3
 
