@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -122,3 +125,21 @@ def test_pieces_end_after_a_clause_if_they_can() -> None:
     phonemes = "aaa, bbb, ccc ddd eee fff, ggg"
     assert list(split_phonemes(phonemes, 9, 100)) == ["aaa, bbb,", "ccc ddd eee fff,", "ggg"]
     assert list(split_phonemes(phonemes, 9, 10)) == ["aaa, bbb,", "ccc ddd", "eee fff,", "ggg"]
+
+
+def test_the_runtime_of_the_network_sends_nothing_home() -> None:
+    program = (
+        "import os, speech_server.engines.hibari as engine\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])\n"
+        "engine.HibariEngine().warm_up()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if "ORT_" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "HOME": "/nonexistent"},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "1"
+    assert "telemetry" not in done.stderr
