@@ -267,15 +267,20 @@ class _Go:
             # Without -modcacherw, the module cache is read-only and `rm -r` cannot remove it.
             "GOFLAGS": "-mod=readonly -trimpath -modcacherw -buildvcs=false",
             "GOMODCACHE": str(self.caches / "mod"),
+            "GOTMPDIR": str(self.caches / "tmp"),
             "GOTOOLCHAIN": "local",
             "GOWORK": "off",
         }
 
     def _run(self, tool: Tool, *arguments: str) -> None:
-        """Runs Go in a session of its own, so that ending it ends the compilers it started."""
+        """Runs Go in a session of its own, so that ending it ends the compilers it started.
+
+        It ends too when this process is killed, and so never writes into the next one's folder.
+        """
+        (self.caches / "tmp").mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             process = subprocess.Popen(
-                [self.toolchain.command, *arguments],
+                ["setpriv", "--pdeathsig", "KILL", self.toolchain.command, *arguments],
                 cwd=self.source,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from infra.local.errors import LocalEnvironmentError
 from infra.local.go_toolchain import Toolchain, choose_toolchain
+from infra.local.paths import CHECKOUT
 from infra.local.tool_catalogue import NEEDED_FOR_UP, TOOLS, Build, ModuleFiles, Tool
 from infra.local.toolbox import Toolbox
 from infra.local.versions import GO_PACKAGE_VERSION, ISTIO_MODULE_VERSION
@@ -32,6 +35,19 @@ for package; do
   case $package in .) name=$(basename "$PWD");; *) name=$(basename "$package");; esac
   printf '#!/bin/sh\\necho hello' > "$folder$name"; chmod +x "$folder$name"
 done
+"""
+
+BUILDER = """
+import sys
+from pathlib import Path
+from infra.local.go_toolchain import Toolchain
+from infra.local.tool_catalogue import Tool
+from infra.local.toolbox import Toolbox
+
+folder = Path(sys.argv[1])
+tool = Tool("hello", "1.2.3", binaries=("hello",))
+go = Toolchain(folder / "go", "1.26.0")
+Toolbox((tool,), folder / "sources", folder / "cache", lambda: go).ensure(["hello"])
 """
 
 
@@ -195,6 +211,21 @@ def test_an_interrupted_build_ends_its_compiler_and_leaves_nothing(
     assert left_behind(toolbox) == []
 
 
+def test_a_compiler_does_not_outlive_a_killed_builder(
+    toolbox: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    monkeypatch.setenv("STAND_IN_GO", f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 60")
+    builder = subprocess.Popen([sys.executable, "-c", BUILDER, tmp_path], cwd=CHECKOUT)
+    wait_until(lambda: None if pid.exists() else "no compiler", "the build to begin", 20)
+
+    builder.kill()
+    builder.wait()
+
+    compiler = int(pid.read_text())
+    wait_until(lambda: "it runs" if is_running(compiler) else None, "the compiler to end", 10)
+
+
 def test_two_at_once_compile_a_tool_once(
     toolbox: Toolbox, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +324,7 @@ def test_gos_own_caches_are_removed_when_all_is_compiled(
     monkeypatch.setenv("STAND_IN_GO", 'mkdir -p "$GOCACHE" "$GOMODCACHE"; exit 1')
     with pytest.raises(LocalEnvironmentError):
         toolbox.ensure(["hello"])
-    assert sorted(os.listdir(caches)) == ["build", "mod"]  # the next run goes on with them
+    assert sorted(os.listdir(caches)) == ["build", "mod", "tmp"]  # the next run goes on with them
 
     monkeypatch.setenv("STAND_IN_GO", 'mkdir -p "$GOCACHE"')
     toolbox.ensure(["hello"])
