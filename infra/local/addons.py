@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from voicemesh.contract import GPU_RESOURCE
-
 from infra.local import images
 from infra.local.control_plane import NETWORK_POLICIES_USER, Credentials
 from infra.local.kube import KubeApi
 from infra.local.node_root import node_root
 from infra.local.topology import DNS_SERVICE_ADDRESS, NODES, SYSTEM, Node
 from infra.local.waiting import wait_until
+from voicemesh.contract import GPU_RESOURCE
 
 STORAGE_CLASS = "local"
 VOLUME_GIBIBYTES = 10

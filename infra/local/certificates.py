@@ -132,7 +132,12 @@ def ensure_service_account_keys(folder: Path) -> tuple[Path, Path]:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Writes a file that only its owner reads, whole or not at all."""
+    """Writes a file that only its owner reads, whole or not at all.
+
+    A file that has the content is not touched: kube-proxy, for one, ends when its is.
+    """
+    if path.exists() and path.read_bytes() == content:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)

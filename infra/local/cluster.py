@@ -28,6 +28,11 @@ from infra.local.topology import FORWARDS, NODES, Node
 from infra.local.waiting import wait_until
 
 _FORWARDER_SECONDS = 20.0
+_DAEMONS = (
+    FORWARDER,
+    *control_plane.PROGRAMS,
+    *(f"{each.name}-{program}" for each in NODES for program in node.PROGRAMS),
+)
 
 
 def ensure_cluster(archives: Mapping[str, Path], progress: Progress = silent) -> None:
@@ -62,6 +67,7 @@ def ensure_cluster(archives: Mapping[str, Path], progress: Progress = silent) ->
         _on_each_node(lambda each: node.wait_for_node(each, api))
         progress("DNS, metrics, volumes")
         addons.ensure_addons(api, credentials)
+    processes.check_running(_DAEMONS)
 
 
 def ensure_forwarder() -> None:

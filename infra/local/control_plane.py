@@ -40,6 +40,8 @@ KUBECONFIG_HOST = STATE / "kubeconfig-host"
 
 NETWORK_POLICIES_USER = "voicemesh:network-policies"
 
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
 _ETCD_URL = "http://127.0.0.1:2379"
 _ETCD_PORT = 2379
 _ADMIN_GROUP = "system:masters"

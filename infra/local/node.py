@@ -22,6 +22,8 @@ from infra.local.processes import Daemon
 from infra.local.topology import API_URL, DNS_SERVICE_ADDRESS, POD_RANGE, Node
 from infra.local.waiting import wait_until
 
+PROGRAMS = ("containerd", "kubelet", "kube-proxy", "network-policies")
+
 _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 # Each pod hangs on its own link, so that what one pod of a node sends another is routed, and with
 # it translated and filtered, like everything else.
@@ -31,6 +33,9 @@ _READY_SECONDS = 90.0
 _CLOCK_SECONDS = 1.0
 """Both the kernel's and the API's times are whole seconds."""
 _ETC = "etc/kubernetes"
+_CONTAINERD_CONFIG = "etc/containerd/config.toml"
+_KUBELET_CONFIG = f"{_ETC}/kubelet.yaml"
+_PROXY_CONFIG = f"{_ETC}/kube-proxy.yaml"
 
 
 def containerd_root(node: Node) -> Path:
@@ -46,16 +51,16 @@ def ensure_containerd(node: Node) -> None:
     """
     ensure_root(node)
     root = node_root(node)
-    _write(root / "etc/containerd/config.toml", containerd_config())
+    write_private(root / _CONTAINERD_CONFIG, containerd_config().encode())
     conflist = root / "etc/cni/net.d/10-voicemesh.conflist"
     if not conflist.exists():  # istio-cni adds itself to it
-        _write(conflist, json.dumps(cni_config(node), indent=2))
+        write_private(conflist, json.dumps(cni_config(node), indent=2).encode())
     for plugin in _CNI_PLUGINS:
         target = root / "opt/cni/bin" / plugin
         if not target.exists():
             shutil.copy2(debian.cni_plugins() / plugin, target)
     cgroups.ensure_group(node.name)
-    containerd = _daemon(node, debian.binary("containerd"), "--config=/etc/containerd/config.toml")
+    containerd = _daemon(node, debian.binary("containerd"), _CONTAINERD_CONFIG)
     processes.ensure_daemon(containerd)
 
     def unready() -> str | None:
@@ -84,21 +89,10 @@ def ensure_kubelet(node: Node, credentials: Credentials) -> None:
     write_kubeconfig(root / _ETC / "kubelet.kubeconfig", API_URL, authority, *user)
     write_kubeconfig(root / _ETC / "kube-proxy.kubeconfig", API_URL, authority, *proxy)
     write_kubeconfig(root / _ETC / "network-policies.kubeconfig", API_URL, authority, *policies)
-    _write(root / _ETC / "kubelet.yaml", yaml.safe_dump(kubelet_config(node)))
-    _write(root / _ETC / "kube-proxy.yaml", yaml.safe_dump(kube_proxy_config(node)))
-    processes.ensure_daemon(_kubelet(node))
-    processes.ensure_daemon(
-        _daemon(node, toolbox.binary("kube-proxy"), f"--config=/{_ETC}/kube-proxy.yaml")
-    )
-    processes.ensure_daemon(
-        _daemon(
-            node,
-            toolbox.binary("network-policies"),
-            f"--kubeconfig=/{_ETC}/network-policies.kubeconfig",
-            f"--node={node.name}",
-            f"--pod-range={POD_RANGE}",
-        )
-    )
+    write_private(root / _KUBELET_CONFIG, yaml.safe_dump(kubelet_config(node)).encode())
+    write_private(root / _PROXY_CONFIG, yaml.safe_dump(kube_proxy_config(node)).encode())
+    for daemon in (_kubelet(node), _kube_proxy(node), _network_policies(node)):
+        processes.ensure_daemon(daemon)
 
 
 def load_images(node: Node, archives: Sequence[Path]) -> None:
@@ -271,7 +265,7 @@ def _kubelet(node: Node) -> Daemon:
     return _daemon(
         node,
         toolbox.binary("kubelet"),
-        f"--config=/{_ETC}/kubelet.yaml",
+        _KUBELET_CONFIG,
         f"--kubeconfig=/{_ETC}/kubelet.kubeconfig",
         f"--hostname-override={node.name}",
         f"--node-ip={node.address}",
@@ -279,11 +273,32 @@ def _kubelet(node: Node) -> Daemon:
     )
 
 
-def _daemon(node: Node, program: Path, *flags: str) -> Daemon:
+def _kube_proxy(node: Node) -> Daemon:
+    return _daemon(node, toolbox.binary("kube-proxy"), _PROXY_CONFIG)
+
+
+def _network_policies(node: Node) -> Daemon:
+    return _daemon(
+        node,
+        toolbox.binary("network-policies"),
+        None,
+        f"--kubeconfig=/{_ETC}/network-policies.kubeconfig",
+        f"--node={node.name}",
+        f"--pod-range={POD_RANGE}",
+    )
+
+
+def _daemon(node: Node, program: Path, config: str | None, *flags: str) -> Daemon:
+    """A program in the node; `config` is its configuration's path below the node's root."""
     # containerd looks for its shim and runc, and kube-proxy for nft, on their PATH.
     path = f"{debian.binary('containerd').parent}:{processes.PATH}"
-    argv = network.in_node(node, [str(program), *flags])
-    return Daemon(f"{node.name}-{program.name}", argv, {"PATH": path})
+    options = (f"--config=/{config}", *flags) if config else flags
+    return Daemon(
+        name=f"{node.name}-{program.name}",
+        argv=network.in_node(node, [str(program), *options]),
+        environment={"PATH": path},
+        configuration=node_root(node) / config if config else None,
+    )
 
 
 def _taint(text: str) -> dict[str, str]:
@@ -291,8 +306,3 @@ def _taint(text: str) -> dict[str, str]:
     key, _, rest = text.partition("=")
     value, _, effect = rest.partition(":")
     return {"key": key, "value": value, "effect": effect}
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)

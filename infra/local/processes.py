@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,11 +54,13 @@ class Daemon:
         name: its name, unique in the environment; also that of its log and control group.
         argv: its command, with what leads into its namespaces.
         environment: its variables, besides `PATH` and `HOME`.
+        configuration: the file that it reads at its start, if it reads one.
     """
 
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    configuration: Path | None = None
 
     @property
     def log(self) -> Path:
@@ -78,7 +80,7 @@ class Process:
 
 
 def ensure_daemon(daemon: Daemon) -> bool:
-    """Starts a daemon that is not running, or that runs with another command.
+    """Starts a daemon that is not running, or that runs with another command or configuration.
 
     Returns:
         Whether it was started now.
@@ -87,7 +89,7 @@ def ensure_daemon(daemon: Daemon) -> bool:
         LocalEnvironmentError: it could not be started.
     """
     command = _command_file(daemon.name)
-    wanted = json.dumps({"argv": list(daemon.argv), "environment": dict(daemon.environment)})
+    wanted = identity(daemon)
     if running(daemon.name):
         if command.exists() and command.read_text() == wanted:
             return False
@@ -106,6 +108,16 @@ def running(name: str) -> Process | None:
     if recorded and started_ticks(recorded.pid) == recorded.started_ticks:
         return recorded
     return None
+
+
+def check_running(names: Iterable[str]) -> None:
+    """Makes sure that daemons are still running.
+
+    Raises:
+        LocalEnvironmentError: one has ended; shows the last lines of its log.
+    """
+    for name in names:
+        still_running(Daemon(name, ()))
 
 
 def stop_daemon(name: str) -> None:
@@ -190,6 +202,16 @@ def parse_stat(stat: str) -> int | None:
     if len(fields) < 20 or fields[0] in "ZX":
         return None
     return int(fields[19])
+
+
+def identity(daemon: Daemon) -> str:
+    """What a running daemon must have been started with for it to be the one that is wanted."""
+    parts = {
+        "argv": list(daemon.argv),
+        "environment": dict(daemon.environment),
+        "configuration": daemon.configuration.read_text() if daemon.configuration else None,
+    }
+    return json.dumps(parts)
 
 
 def _start(daemon: Daemon) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.local.certificates import Authority, Pair, ensure_authority, ensure_pair
+from infra.local.certificates import Authority, Pair, ensure_authority, ensure_pair, write_private
 from infra.local.kubeconfig import write_kubeconfig
 
 
@@ -98,6 +98,16 @@ def test_nobody_else_reads_keys_and_kubeconfigs(authority: Authority, tmp_path: 
     write_kubeconfig(kubeconfig, "https://api", authority.certificate_path, certificate, key)
     for path in (authority.key_path, key, kubeconfig):
         assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_a_file_with_the_same_content_is_not_touched(tmp_path: Path) -> None:
+    file = tmp_path / "kube-proxy.yaml"
+    write_private(file, b"one")
+    before = file.stat()
+    write_private(file, b"one")
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    write_private(file, b"other")
+    assert file.read_bytes() == b"other"
 
 
 def test_a_kubeconfig_needs_no_other_file(authority: Authority, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import processes
+from infra.local.errors import LocalEnvironmentError
 from infra.local.processes import Process
 
 STAT = "41 ({name}) {state} 1 41 41 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 98765 3068 0\n"
@@ -53,6 +54,26 @@ def test_a_stopped_daemon_is_gone_and_forgotten_when_the_call_returns(sleeper: P
     processes.stop_daemon("sleeper")
     assert processes.started_ticks(sleeper.pid) is None
     assert processes.recorded_daemons() == []
+
+
+def test_a_daemon_is_another_one_when_its_configuration_is(tmp_path: Path) -> None:
+    config = tmp_path / "kubelet.yaml"
+    config.write_text("one")
+    daemon = processes.Daemon("kubelet", ["kubelet"], configuration=config)
+    before = processes.identity(daemon)
+    assert processes.identity(daemon) == before
+    config.write_text("other")
+    assert processes.identity(daemon) != before
+
+
+def test_a_daemon_that_ended_fails_the_check_with_its_log(
+    sleeper: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LOGS", tmp_path)
+    (tmp_path / "kubelet.log").write_text("cannot go on\n")
+    processes.check_running(["sleeper"])
+    with pytest.raises(LocalEnvironmentError, match=r"(?s)kubelet ended on its own.*cannot go on"):
+        processes.check_running(["sleeper", "kubelet"])
 
 
 def test_a_killed_daemon_is_remembered(sleeper: Process) -> None:
