@@ -35,7 +35,7 @@ def up() -> None:
     with phase("this machine"):
         preflight.check_machine()
     with phase("tools") as progress:
-        toolbox.ensure_tools(toolbox.NEEDED_FOR_UP, progress)
+        toolbox.ensure_tools(toolbox.needed_for_up(), progress)
         debian.ensure_packages(progress)
     with phase("images") as progress:
         archives = images.ensure_images(progress)
