@@ -84,7 +84,7 @@ def _build_missing(
                     continue
                 workshop = Workshop(
                     folder=Path(work),
-                    packages=list(debian._debian().unpacked().values()),
+                    packages=list(debian.unpacked_roots().values()),
                     log=_new_log(image),
                     tick=_ticker(progress, number),
                 )
