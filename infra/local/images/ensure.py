@@ -84,7 +84,7 @@ def _build_missing(
                     continue
                 workshop = Workshop(
                     folder=Path(work),
-                    packages=list(debian.unpacked_roots().values()),
+                    packages=debian.unpacked_roots(),
                     log=_new_log(image),
                     tick=_ticker(progress, number),
                 )
