@@ -103,8 +103,8 @@ def test_a_node_changes_no_setting_of_the_whole_machine() -> None:
 
 
 def test_what_a_node_shares_of_the_machine_it_cannot_change() -> None:
-    commands = node_root.mount_commands(Path("/r"), [Path("/usr"), Path("/root/.cache")])
-    for folder in ("/r/usr", "/r/root/.cache"):
+    commands = node_root.mount_commands(Path("/r"), [Path("/usr"), Path("/opt/cache")])
+    for folder in ("/r/usr", "/r/opt/cache"):
         assert f"mount -o remount,bind,ro {folder}" in commands
 
 
