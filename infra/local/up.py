@@ -19,6 +19,7 @@ from infra.local.processes import Daemon
 from infra.local.speak import Door, speak
 from infra.local.topology import AWS_PORT, HUB_ADDRESS
 from infra.local.waiting import wait_until
+from voicemesh.contract import SPEECH_PATH
 
 HOST = "tts.voicemesh.localhost"
 CHARTS = STATE / "charts"
@@ -54,11 +55,17 @@ def up() -> None:
         with phase("speech"):
             utterance = speak(door(), None, STATE / "speech.wav")
     _show_outputs()
+    console.print(
+        f"try it: curl --cacert {_shown(GATEWAY_AUTHORITY)} {door().url}{SPEECH_PATH} "
+        """--json '{"input": "Hello."}' --output hello.wav""",
+        soft_wrap=True,
+        markup=False,
+    )
     console.print(f"{changes} in {time.monotonic() - started:.0f} s")
     console.print(
-        f'spoke "{utterance.text}"\n  first audio after {utterance.first_audio_seconds:.3f} s, all '
-        f"{utterance.audio_seconds:.1f} s of it after {utterance.total_seconds:.3f} s: "
-        f"{_shown(utterance.path)}",
+        f'spoke "{utterance.text}" into {_shown(utterance.path)}: first audio after '
+        f"{utterance.first_audio_seconds:.3f} s, all {utterance.audio_seconds:.1f} s of it after "
+        f"{utterance.total_seconds:.3f} s",
         soft_wrap=True,
     )
 
