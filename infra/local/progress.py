@@ -11,7 +11,7 @@ class Progress(Protocol):
     A line replaces the one before it on a terminal and is printed on its own elsewhere.
     """
 
-    def __call__(self, line: str) -> None: ...
+    def __call__(self, line: str, /) -> None: ...
 
 
 def silent(line: str) -> None:

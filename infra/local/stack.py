@@ -10,10 +10,8 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -74,29 +72,29 @@ def pulumi(
     *arguments: str,
     cwd: Path = CHECKOUT,
     check: bool = True,
-    capture: bool = True,
     stdin: str | None = None,
-    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the Pulumi CLI inside the environment's network.
+    """Runs the Pulumi CLI inside the environment's network, without showing what it says.
 
     Raises:
         LocalEnvironmentError: it failed and `check` is set; carries what it printed.
     """
-    argv = network.in_hub([*toolbox.pulumi_command().argv, *arguments])
     done = subprocess.run(
-        argv,
+        _command(*arguments),
         cwd=cwd,
-        env={**engine_environment(), **variables},
+        env=engine_environment(),
         text=True,
         input=stdin,
         check=False,
-        capture_output=capture,
+        capture_output=True,
     )
     if check and done.returncode:
-        said = f":\n{done.stdout}{done.stderr}" if capture else ""
-        raise LocalEnvironmentError(f"pulumi {arguments[0]} failed{said}")
+        raise LocalEnvironmentError(f"pulumi {arguments[0]} failed:\n{done.stdout}{done.stderr}")
     return done
+
+
+def _command(*arguments: str) -> list[str]:
+    return network.in_hub([*toolbox.pulumi_command().argv, *arguments])
 
 
 def up(refresh: bool = False) -> Changes:
@@ -145,14 +143,19 @@ def _operation(name: str, *arguments: str, take_over: bool = False) -> Changes:
     LOGS.mkdir(parents=True, exist_ok=True)
     events = LOGS / f"pulumi-{name}.events"
     events.unlink(missing_ok=True)
-    command = pulumi(
-        *(name, *arguments, *WORKING, "--event-log", str(events)),
-        capture=False,
-        check=False,
+    environment = engine_environment()
+    if take_over:
         # What was made just before the engine was killed exists, but not in the state.
-        variables={"PULUMI_K8S_UPSERT_EXISTING_OBJECTS": "true"} if take_over else {},
-    )
-    if command.returncode:
+        environment["PULUMI_K8S_UPSERT_EXISTING_OBJECTS"] = "true"
+    argv = _command(name, *arguments, *WORKING, "--event-log", str(events))
+    with subprocess.Popen(argv, cwd=CHECKOUT, env=environment) as engine:
+        try:
+            returncode = engine.wait()
+        except KeyboardInterrupt:
+            # The engine was interrupted too, and ends what it has begun.
+            engine.wait()
+            raise
+    if returncode:
         raise LocalEnvironmentError(
             f"`pulumi {name}` of the stack {STACK} failed; its messages are above",
             fix="mend what they name and run `make up` again: it goes on from here",
