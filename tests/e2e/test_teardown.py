@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local import cgroups, cleanup, processes
+from infra.local import cgroups, cleanup, processes, stack
 from infra.local.paths import CHECKOUT, RUN, STATE
-from tests.e2e.environment import Environment, local
+from tests.e2e.environment import Environment, eventually, local
 
 
 @dataclass(frozen=True)
@@ -108,23 +108,34 @@ def test_up_refuses_a_user_who_is_not_root_and_makes_nothing() -> None:
     assert cleanup.leftovers() == []
 
 
-def test_up_works_after_everything_was_killed_and_a_restart(
-    environment_again: Environment, tmp_path: Path
-) -> None:
-    for pid in cgroups.members():
-        os.kill(pid, signal.SIGKILL)
-    _forget_as_a_restart_does()
-    up = local("up")
-    assert up.returncode == 0, up.stdout + up.stderr
-    assert local("down").returncode == 0
-    assert cleanup.leftovers() == []
-
-
 @pytest.fixture
 def environment_again() -> Environment:
     up = local("up")
     assert up.returncode == 0, up.stdout + up.stderr
     return Environment.running()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_up_goes_on_where_an_earlier_one_was(number: signal.Signals) -> None:
+    assert local("down").returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-m", "infra.local", "up"],
+        cwd=CHECKOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as first:
+        eventually(_is_making_the_mesh, 300, "the engine is at work on the mesh")
+        os.killpg(first.pid, number)
+    assert first.returncode != 0
+    up = local("up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert stack.preview().total == 0
+
+
+def _is_making_the_mesh() -> bool:
+    namespaces = Environment.running().core.list_namespace().items
+    return "istio-system" in {namespace.metadata.name for namespace in namespaces}
 
 
 def test_another_checkouts_live_environment_is_refused_by_name(
@@ -140,6 +151,18 @@ def test_another_checkouts_live_environment_is_refused_by_name(
     assert up.returncode != 0
     assert str(CHECKOUT) in up.stdout + up.stderr
     assert processes.running("kube-apiserver")
+
+
+def test_up_works_after_everything_was_killed_and_a_restart(
+    environment_again: Environment, tmp_path: Path
+) -> None:
+    for pid in cgroups.members():
+        os.kill(pid, signal.SIGKILL)
+    _forget_as_a_restart_does()
+    up = local("up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert local("down").returncode == 0
+    assert cleanup.leftovers() == []
 
 
 def _forget_as_a_restart_does() -> None:
