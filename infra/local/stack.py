@@ -28,6 +28,7 @@ SELECTED = ("--stack", STACK)
 WORKING = (*SELECTED, "--config-file", str(CONFIG_FILE))
 _PASSPHRASE_FILE = STATE / "pulumi" / "passphrase"
 _UNCHANGED = "same"
+_UNATTENDED = ("--yes", "--skip-preview")
 _HOSTS = ("voicemesh:gateway", "hosts")
 _AWS = "voicemesh:aws"
 
@@ -107,9 +108,12 @@ def up(refresh: bool = False) -> Changes:
     Raises:
         LocalEnvironmentError: it failed; what Pulumi said is on the terminal.
     """
-    was_cut_off = _release()
-    arguments = ["--yes", "--skip-preview", *(["--refresh"] if refresh or was_cut_off else [])]
-    return _operation("up", *arguments, take_over=was_cut_off)
+    if not _release():
+        return _operation("up", *_UNATTENDED, *(["--refresh"] if refresh else []))
+    changes = _operation("up", *_UNATTENDED, "--refresh", take_over=True)
+    # The engine keeps in the state that the provider took objects over: settle that too.
+    _operation("up", *_UNATTENDED)
+    return changes
 
 
 def preview() -> Changes:
