@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local import cgroups, cleanup, processes, stack
+from infra.local import cgroups, cleanup, debian, processes, stack
 from infra.local.paths import CHECKOUT, RUN, STATE
 from tests.e2e.environment import Environment, eventually, local
 
@@ -31,6 +31,7 @@ class Machine:
     namespaces: frozenset[str]
     links: str
     routes: str
+    tables: frozenset[str]
     groups: frozenset[str]
     ports: frozenset[int]
 
@@ -46,6 +47,7 @@ class Machine:
             namespaces=frozenset(_lines("ip", "netns", "list")),
             links=_without_counters("ip", "-o", "link"),
             routes=_without_counters("ip", "route", "show", "table", "all"),
+            tables=frozenset(_lines(str(debian.binary("nft")), "list", "tables")),
             groups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("**/voicemesh*")),
             ports=frozenset(
                 connection.laddr[1]
