@@ -50,10 +50,6 @@ _log = logging.getLogger("aws")
 
 
 class _Handler(MotoRequestHandler):
-    # With HTTP/1.0 a client that sends `Expect: 100-continue`, as boto3 does for every upload,
-    # waits a second for an answer that never comes.
-    protocol_version = "HTTP/1.1"
-
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         del size
         status = int(code) if str(code).isdigit() else 0

@@ -125,9 +125,12 @@ def other_stack(environment: Environment, tmp_path: Path) -> Iterator[OtherStack
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"field": "consecutive_5xx"}, "consecutive_5xx"),
-        ({"mode": "SIMPL"}, "mode"),
-        ({"namespace": "missing"}, "missing"),
+        (
+            {"field": "consecutive_5xx"},
+            ".spec.trafficPolicy.outlierDetection.consecutive_5xx: field not declared in schema",
+        ),
+        ({"mode": "SIMPL"}, 'spec.trafficPolicy.tls.mode: Unsupported value: "SIMPL"'),
+        ({"namespace": "missing"}, 'namespaces "missing" not found'),
     ],
     ids=["unknown field", "bad enum", "missing namespace"],
 )

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,12 @@ import pytest
 from botocore.config import Config
 
 from infra.local.paths import CHECKOUT
+from tests.aws_servers import url_of
 
 from .engine import Stack
 
 _SECRET_KEY = "the-secret-key-of-the-tests"
 _REGION = "eu-central-1"
-_SECONDS_TO_START = 30
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +35,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=stream,
         )
     try:
-        yield _listening(process, log)
+        yield url_of(process, log)
     finally:
         process.terminate()
         assert process.wait(timeout=10) == 0, log.read_text()
-
-
-def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while process.poll() is None and time.monotonic() < deadline:
-        found = re.search(r"listening on (\S+)", log.read_text())
-        if found:
-            return found[1]
-        time.sleep(0.05)
-    raise AssertionError(f"the AWS server did not start: {log.read_text()}")
 
 
 def client(service: str, endpoint: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -136,7 +137,7 @@ class Live:
     inputs: Properties
 
 
-class ResourceType:
+class ResourceType(abc.ABC):
     """One type of resource; see the module's text."""
 
     def check(self, call: Call, olds: Properties, news: Properties) -> Properties:
@@ -173,11 +174,13 @@ class ResourceType:
         del call, id_, old_inputs, old_outputs
         return news
 
+    @abc.abstractmethod
     def create(self, call: Call, inputs: Properties) -> tuple[str, Properties]:
-        raise NotImplementedError
+        """Makes the object; returns its id and outputs."""
 
+    @abc.abstractmethod
     def read(self, call: Call, id_: str, inputs: Properties, outputs: Properties) -> Live | None:
-        raise NotImplementedError
+        """The object as it is now; None where it is gone."""
 
     def update(
         self,
@@ -187,10 +190,13 @@ class ResourceType:
         old_outputs: Properties,
         news: Properties,
     ) -> Properties:
-        raise NotImplementedError
+        """Changes the object; returns its outputs. A type whose every change replaces has none."""
+        del call, id_, old_inputs, old_outputs, news
+        raise ProviderError(f"{type(self).__name__} cannot be changed in place")
 
+    @abc.abstractmethod
     def delete(self, call: Call, id_: str, inputs: Properties, outputs: Properties) -> None:
-        raise NotImplementedError
+        """Deletes the object; one that is gone is no error."""
 
 
 class Provider:
