@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from kubernetes.client import ApiException
 
 from infra.local import stack
 from infra.local.paths import STATE
 from infra.local.speak import speak
-from tests.e2e.environment import APP, NAMESPACE, Environment, eventually, local
+from tests.e2e.environment import APP, NAMESPACE, Environment, eventually, is_ready, local
+from tests.e2e.small_stack import SmallStack
 
 _VARIANT = "voicemesh:voices[0].variants"
 
@@ -61,6 +65,34 @@ def test_image_weight_and_quota_change_in_place_and_nothing_else_does(
     assert [image.rpartition(":")[2] for image in images] == ["0.1.0", "0.1.1", "0.1.1"]
 
 
+@contextmanager
+def _added(**items: dict[str, Any]) -> Iterator[None]:
+    """For a while, the stack's configuration has one more item in each of these lists."""
+    before = stack.CONFIG_FILE.read_text()
+    config = yaml.safe_load(before)
+    for key, item in items.items():
+        config["config"][f"voicemesh:{key}"].append(item)
+    stack.CONFIG_FILE.write_text(yaml.safe_dump(config))
+    try:
+        yield
+    finally:
+        stack.CONFIG_FILE.write_text(before)
+
+
+def test_a_second_tenant_with_a_voice_needs_only_configuration(environment: Environment) -> None:
+    config = yaml.safe_load(stack.CONFIG_FILE.read_text())["config"]
+    tenant = {**config["voicemesh:tenants"][0], "name": "radio"}
+    variant = {**config["voicemesh:voices"][0]["variants"][0], "weight": 100, "replicas": 1}
+    voice = {"name": "news", "tenant": "radio", "variants": [variant]}
+    with _added(tenants=tenant, voices=voice):
+        stack.up()
+        assert {step.split()[0] for step in _changed_kinds("up")} == {"create"}
+        pods = environment.core.list_namespaced_pod("radio", label_selector="app=news").items
+        assert [is_ready(pod) for pod in pods] == [True]
+    stack.up()
+    assert {step.split()[0] for step in _changed_kinds("up")} == {"delete"}
+
+
 def test_a_refresh_finds_no_drift(environment: Environment) -> None:
     stack.pulumi("refresh", "--yes", "--expect-no-changes", *stack.WORKING)
 
@@ -76,50 +108,25 @@ def test_what_was_deleted_behind_the_engines_back_is_healed(environment: Environ
     assert stack.preview().total == 0
 
 
-class OtherStack:
-    """A small stack of its own on the same cluster, whose one DestinationRule is in `NAMESPACE`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def init(self) -> None:
-        program = Path(__file__).parent / "programs" / "destination_rule.py"
-        (self._folder / "Pulumi.yaml").write_text(
-            json.dumps(
-                {
-                    "name": "other",
-                    "runtime": {
-                        "name": "python",
-                        "options": {"virtualenv": str(stack.CHECKOUT / ".venv")},
-                    },
-                }
-            )
-        )
-        (self._folder / "__main__.py").write_text(program.read_text())
-        self._run("stack", "init", "other")
-
-    def up(self, **config: str) -> str:
-        """Runs `pulumi up` with these settings; returns all that it said."""
-        for key, value in {"kubeconfig": str(STATE / "kubeconfig"), **config}.items():
-            self._run("config", "set", key, value, "--stack", "other")
-        done = stack.pulumi(
-            "up", "--yes", "--skip-preview", "--stack", "other", cwd=self._folder, check=False
-        )
-        return f"exit {done.returncode}\n{done.stdout}{done.stderr}"
-
-    def destroy(self) -> None:
-        self._run("destroy", "--yes", "--remove", "--stack", "other")
-
-    def _run(self, *arguments: str) -> None:
-        stack.pulumi(*arguments, cwd=self._folder)
+@contextmanager
+def small_stack(folder: Path, program: str) -> Iterator[SmallStack]:
+    """A small stack, which is gone afterwards with all that it made."""
+    small = SmallStack(folder, program)
+    small.init()
+    yield small
+    small.destroy()
 
 
 @pytest.fixture
-def other_stack(environment: Environment, tmp_path: Path) -> Iterator[OtherStack]:
-    other = OtherStack(tmp_path)
-    other.init()
-    yield other
-    other.destroy()
+def rule_stack(environment: Environment, tmp_path: Path) -> Iterator[SmallStack]:
+    with small_stack(tmp_path, "destination_rule.py") as small:
+        yield small
+
+
+@pytest.fixture
+def voice_stack(environment: Environment, tmp_path: Path) -> Iterator[SmallStack]:
+    with small_stack(tmp_path, "renamed_voice.py") as small:
+        yield small
 
 
 @pytest.mark.parametrize(
@@ -136,21 +143,43 @@ def other_stack(environment: Environment, tmp_path: Path) -> Iterator[OtherStack
 )
 def test_an_invalid_change_names_the_field_and_leaves_the_service_serving(
     environment: Environment,
-    other_stack: OtherStack,
+    rule_stack: SmallStack,
     tmp_path: Path,
     change: dict[str, str],
     named: str,
 ) -> None:
-    assert other_stack.up().startswith("exit 0")
+    assert rule_stack.up().startswith("exit 0")
     kind = ("networking.istio.io", "v1", NAMESPACE, "destinationrules", "other")
     before = environment.custom.get_namespaced_custom_object(*kind)["spec"]
 
-    said = other_stack.up(**change)
+    said = rule_stack.up(**change)
 
     assert not said.startswith("exit 0")
     assert named in said
     assert environment.custom.get_namespaced_custom_object(*kind)["spec"] == before
     assert speak(environment.door, None, tmp_path / "a.wav").audio_seconds > 1
+
+
+def _identities(resources: list[dict[str, Any]]) -> list[str]:
+    """What exists in the cluster, by kind, name and UID."""
+    return sorted(
+        f"{resource['type']} {resource['id']} {resource['outputs']['metadata'].get('uid')}"
+        for resource in resources
+        if resource["type"].startswith("kubernetes:")
+    )
+
+
+def test_a_renamed_component_keeps_every_object(voice_stack: SmallStack) -> None:
+    assert voice_stack.up(name="alto").startswith("exit 0")
+    before = _identities(voice_stack.state())
+
+    assert voice_stack.up(name="contralto", formerly="alto").startswith("exit 0")
+
+    assert _identities(voice_stack.state()) == before
+    assert any(r["urn"].endswith("::contralto-stable") for r in voice_stack.state())
+    assert voice_stack.preview().startswith("exit 0")
+    # Without the alias, another name is another component.
+    assert not voice_stack.preview(name="tenor").startswith("exit 0")
 
 
 def test_destroy_leaves_no_resource_and_up_makes_all_of_it_again(
