@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from voicemesh.service.component import TtsVoiceService
     from voicemesh.sizes import ComputeSize
     from voicemesh.storage import VoiceStorage, VoiceStorageArgs
-    from voicemesh.tenancy import TenantNamespace, TenantNamespaceArgs, TenantQuota
+    from voicemesh.tenancy import (
+        Egress,
+        TenantNamespace,
+        TenantNamespaceArgs,
+        TenantNetwork,
+        TenantQuota,
+    )
 
 __all__ = [
     "ArgumentsError",
     "ChartSource",
     "ComputeSize",
     "ConnectionLimits",
+    "Egress",
     "GatewayHost",
     "IstioMesh",
     "IstioMeshArgs",
@@ -33,6 +40,7 @@ __all__ = [
     "ServiceType",
     "TenantNamespace",
     "TenantNamespaceArgs",
+    "TenantNetwork",
     "TenantQuota",
     "TtsVoiceService",
     "TtsVoiceServiceArgs",
@@ -46,6 +54,7 @@ _MODULES = {
     "ChartSource": "mesh",
     "ComputeSize": "sizes",
     "ConnectionLimits": "service.arguments",
+    "Egress": "tenancy",
     "GatewayHost": "gateway",
     "IstioMesh": "mesh",
     "IstioMeshArgs": "mesh",
@@ -55,6 +64,7 @@ _MODULES = {
     "ServiceType": "gateway",
     "TenantNamespace": "tenancy",
     "TenantNamespaceArgs": "tenancy",
+    "TenantNetwork": "tenancy",
     "TenantQuota": "tenancy",
     "TtsVoiceService": "service.component",
     "TtsVoiceServiceArgs": "service.arguments",

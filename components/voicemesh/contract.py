@@ -26,6 +26,10 @@ ACCELERATOR_LABEL: Final = "accelerator"
 NODE_TYPE_LABEL: Final = "node-type"
 TENANT_LABEL: Final = "voicemesh.io/tenant"
 
+GATEWAY_NAMESPACE: Final = "istio-ingress"
+MONITORING_NAMESPACE: Final = "monitoring"
+"""Where Prometheus and the collector of traces run."""
+
 H100: Final = "h100"
 ONLINE_NODE_TYPE: Final = "online-inference"
 OFFLINE_NODE_TYPE: Final = "offline-inference"
@@ -47,3 +51,16 @@ QUEUE_DEPTH_METRIC: Final = "voicemesh_queue_depth_requests"
 RUNNING_METRIC: Final = "voicemesh_running_syntheses"
 UNREAD_AUDIO_METRIC: Final = "voicemesh_unread_audio_bytes"
 READY_METRIC: Final = "voicemesh_ready"
+
+# Where object storage and volumes keep what: a tenant's part is `<prefix><tenant>/`.
+MODELS_PREFIX: Final = "models/"
+VOICES_PREFIX: Final = "voices/"
+"""Reference voices. They never expire."""
+OUTPUTS_PREFIX: Final = "outputs/"
+QUALITY_PREFIX: Final = "quality/"
+"""Audio kept for a while to judge its quality."""
+
+LIVE_TAG_PREFIX: Final = "live-"
+"""Images with a tag that begins so serve requests somewhere: the registry never expires them."""
+ROLLBACK_TAG_PREFIX: Final = "rollback-"
+"""Images with a tag that begins so are what some voice would go back to: they never expire."""

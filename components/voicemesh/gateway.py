@@ -11,6 +11,7 @@ from pulumi_kubernetes.core.v1 import Secret, Service
 from pulumi_kubernetes.helm.v3 import Release
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
+from voicemesh import contract
 from voicemesh.arguments import Faults, is_known
 from voicemesh.component import after, child_options
 from voicemesh.istio import Gateway
@@ -84,7 +85,7 @@ class PublicGatewayArgs:
     hosts: Sequence[GatewayHost]
     """Host names that are served, each with its certificate. Any other SNI is refused."""
 
-    namespace: str = "istio-ingress"
+    namespace: str = contract.GATEWAY_NAMESPACE
     """Namespace that the component makes for the gateway alone."""
 
     charts: ChartSource = field(default_factory=ChartSource)
