@@ -9,7 +9,13 @@ import pulumi
 
 DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 HOSTNAME: Final = re.compile(rf"({DNS_LABEL.pattern}\.)+{DNS_LABEL.pattern}")
+URL: Final = re.compile(r"https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:\d{1,5})?(/\S*)?")
+ARN: Final = re.compile(r"arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:.+")
 LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+LABEL_KEY: Final = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 
 
 class ArgumentsError(pulumi.InputPropertiesError):
@@ -55,6 +61,17 @@ class Faults:
         if is_known(value):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             self.require(number and value >= minimum, path, value, f"a number ≥ {minimum:g}")
+
+    def whole_number(self, minimum: int, path: str, value: Any) -> None:
+        """A count, with a lower bound."""
+        if is_known(value):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            allowed = f"a whole number ≥ {minimum}"
+            self.require(whole and value >= minimum, path, value, allowed)
+
+    def arn(self, path: str, value: Any) -> None:
+        """The full name of something in AWS."""
+        self.matches(ARN, path, value, "an ARN, as in 'arn:aws:s3:::name'")
 
     def unique(self, path: str, values: list[str], what: str) -> None:
         """Notes each value that occurs more than once."""

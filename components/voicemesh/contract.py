@@ -64,3 +64,35 @@ LIVE_TAG_PREFIX: Final = "live-"
 """Images with a tag that begins so serve requests somewhere: the registry never expires them."""
 ROLLBACK_TAG_PREFIX: Final = "rollback-"
 """Images with a tag that begins so are what some voice would go back to: they never expire."""
+
+# Settings of the speech server that components give it.
+DRAIN_VARIABLE: Final = "SPEECH_DRAIN_SECONDS"
+MODEL_DIRECTORY_VARIABLE: Final = "SPEECH_MODEL_DIRECTORY"
+OUTPUTS_VARIABLE: Final = "SPEECH_OUTPUTS_URI"
+
+WEIGHTS_MODULE: Final = "speech_server.weights"
+"""What an image runs to fetch the weights of its engine."""
+WEIGHTS_MANIFEST: Final = "SHA256SUMS"
+"""Object beside the weights that has the digest of each."""
+
+TIER_CLAIM: Final = "tier"
+VIP_TIER: Final = "vip"
+
+PROMETHEUS_URL: Final = "http://prometheus.observability.svc.cluster.local:9090"
+"""Where Prometheus is unless somebody says otherwise."""
+GPU_ACTIVITY_METRIC: Final = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+"""Share of time, 0 to 1, in which a GPU or slice works. DCGM_FI_DEV_GPU_UTIL is not reported for
+slices (NVIDIA/dcgm-exporter issue 430)."""
+
+# Where object storage and volumes keep what: a tenant's part is `<prefix><tenant>/`.
+MODELS_PREFIX: Final = "models/"
+VOICES_PREFIX: Final = "voices/"
+"""Reference voices. They never expire."""
+OUTPUTS_PREFIX: Final = "outputs/"
+QUALITY_PREFIX: Final = "quality/"
+"""Audio kept for a while to judge its quality."""
+
+LIVE_TAG_PREFIX: Final = "live-"
+"""Images with a tag that begins so serve requests somewhere: the registry never expires them."""
+ROLLBACK_TAG_PREFIX: Final = "rollback-"
+"""Images with a tag that begins so are what some voice would go back to: they never expire."""
