@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from voicemesh.mesh import ChartSource, IstioMesh, IstioMeshArgs, ProxyBuild
     from voicemesh.service.arguments import ConnectionLimits, TtsVoiceServiceArgs, VoiceVariant
     from voicemesh.service.component import TtsVoiceService
+    from voicemesh.service.data import ModelWeights, ObjectStorage, OutputStorage
+    from voicemesh.service.scaling import Autoscaling, Scaler
     from voicemesh.sizes import ComputeSize
     from voicemesh.storage import VoiceStorage, VoiceStorageArgs
     from voicemesh.tenancy import (
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArgumentsError",
+    "Autoscaling",
     "ChartSource",
     "ComputeSize",
     "ConnectionLimits",
@@ -34,9 +37,13 @@ __all__ = [
     "GatewayHost",
     "IstioMesh",
     "IstioMeshArgs",
+    "ModelWeights",
+    "ObjectStorage",
+    "OutputStorage",
     "ProxyBuild",
     "PublicGateway",
     "PublicGatewayArgs",
+    "Scaler",
     "ServiceType",
     "TenantNamespace",
     "TenantNamespaceArgs",
@@ -51,6 +58,7 @@ __all__ = [
 
 _MODULES = {
     "ArgumentsError": "arguments",
+    "Autoscaling": "service.scaling",
     "ChartSource": "mesh",
     "ComputeSize": "sizes",
     "ConnectionLimits": "service.arguments",
@@ -58,9 +66,13 @@ _MODULES = {
     "GatewayHost": "gateway",
     "IstioMesh": "mesh",
     "IstioMeshArgs": "mesh",
+    "ModelWeights": "service.data",
+    "ObjectStorage": "service.data",
+    "OutputStorage": "service.data",
     "ProxyBuild": "mesh",
     "PublicGateway": "gateway",
     "PublicGatewayArgs": "gateway",
+    "Scaler": "service.scaling",
     "ServiceType": "gateway",
     "TenantNamespace": "tenancy",
     "TenantNamespaceArgs": "tenancy",

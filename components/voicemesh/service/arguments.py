@@ -1,5 +1,6 @@
 """What a `TtsVoiceService` is asked for."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,11 +8,35 @@ from typing import Final
 import pulumi
 
 from voicemesh import contract
-from voicemesh.arguments import LABEL_VALUE, Faults
+from voicemesh.arguments import LABEL_KEY, LABEL_VALUE, URL, Faults, is_known
+from voicemesh.service.data import ModelWeights, ObjectStorage, OutputStorage
+from voicemesh.service.scaling import Autoscaling, Scaler
 from voicemesh.sizes import ComputeSize
 
 FULL_WEIGHT: Final = 100
-DRAIN_VARIABLE: Final = "SPEECH_DRAIN_SECONDS"
+VARIANT_NAME: Final = re.compile(r"[a-z0-9]{1,32}")
+DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+IMAGE_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+SET_BY_ARGUMENTS: Final = {
+    contract.DRAIN_VARIABLE: "max_stream_seconds",
+    contract.MODEL_DIRECTORY_VARIABLE: "model",
+    contract.OUTPUTS_VARIABLE: "outputs of the service",
+}
+"""Variables of the speech server that have an argument of their own."""
+
+
+def names_one_image(image: object) -> bool:
+    """Whether it says which one it means: by digest, or by a tag that is not moved with each build.
+
+    https://kubernetes.io/docs/concepts/containers/images/#image-names
+    """
+    if not isinstance(image, str) or re.search(r"\s", image):
+        return False
+    name, at, digest = image.partition("@")
+    if at:
+        return DIGEST.fullmatch(digest) is not None
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return IMAGE_TAG.fullmatch(tag) is not None and tag != "latest"
 
 
 @dataclass(frozen=True)
@@ -20,19 +45,27 @@ class VoiceVariant:
 
     name: str
     """Its part in a rollout, as in `stable` or `experimental`; it stays when the version changes.
-    Renaming a variant replaces its pods."""
+    Renaming a variant replaces its pods. Without dashes, so that the objects of two services never
+    have the same name."""
 
     version: str
     """Version of what it runs: a label of its pods, by which metrics tell versions apart."""
 
     image: pulumi.Input[str]
-    """The speech server's image, with tag or digest."""
+    """The speech server's image, with a tag other than `latest`, or with a digest."""
 
-    weight: int
-    """Share of the requests in percent; the weights of all variants add up to 100."""
+    weight: int = FULL_WEIGHT
+    """Share of the requests in percent; the weights of all variants add up to 100. 0 for a variant
+    that is reached in other ways only, as `vip_variant` is."""
 
-    replicas: int = 1
-    """Pods. A single pod's requests go to the other variants while it is down or ejected."""
+    replicas: int | None = None
+    """Pods; None for one, or for what `autoscaling` says, with which a number conflicts. A single
+    pod's requests go to the other variants while it is down or ejected."""
+
+    autoscaling: Autoscaling | None = None
+    """Bounds between which the number of pods follows the load; None for a fixed number. A variant
+    that already runs has one pod for a moment when it is first given these: the API server puts in
+    one for the number that is no longer declared."""
 
     size: ComputeSize = field(default_factory=lambda: ComputeSize(2, 16))
     """CPU and memory of the speech server; its memory is limited to this."""
@@ -46,21 +79,67 @@ class VoiceVariant:
     gpu_resource: str = contract.GPU_RESOURCE
     """The extended resource that they are, as in nvidia.com/mig-1g.20gb."""
 
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    """Further labels that its nodes have, besides `accelerator` and `node-type`."""
+
+    model: ModelWeights | None = None
+    """Weights that are not in the image. They are fetched with `python -m speech_server.weights`
+    of the variant's own image. Needs `object_storage`."""
+
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     """Further settings of the speech server: its `SPEECH_*` variables."""
 
+    @property
+    def minimum_replicas(self) -> int:
+        """Pods that there are at any load."""
+        return self.autoscaling.min_replicas if self.autoscaling else self.replicas or 1
+
+    @property
+    def maximum_replicas(self) -> int:
+        """Pods that there are at the highest load."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.replicas or 1
+
     def check(self, faults: Faults, path: str) -> None:
         """Notes what no Deployment, route or subset could be made of."""
-        faults.dns_label(f"{path}.name", self.name)
+        allowed = "up to 32 of a-z and 0-9, as in 'stable'"
+        faults.matches(VARIANT_NAME, f"{path}.name", self.name, allowed)
         allowed = "up to 63 letters, digits, '-', '_' and '.', as in '1.4.2'"
         faults.matches(LABEL_VALUE, f"{path}.version", self.version, allowed)
+        allowed = "a tag other than 'latest', or a digest"
+        pinned = not is_known(self.image) or names_one_image(self.image)
+        faults.require(pinned, f"{path}.image", self.image, allowed)
         in_range = isinstance(self.weight, int) and 0 <= self.weight <= FULL_WEIGHT
         faults.require(in_range, f"{path}.weight", self.weight, "a whole number from 0 to 100")
-        faults.at_least(1, f"{path}.replicas", self.replicas)
-        faults.at_least(0, f"{path}.gpu_count", self.gpu_count)
+        self._check_replicas(faults, path)
         self.size.check(faults, f"{path}.size")
-        free = DRAIN_VARIABLE not in self.environment
-        faults.require(free, f"{path}.environment", DRAIN_VARIABLE, "max_stream_seconds instead")
+        self._check_nodes(faults, path)
+        if self.model is not None:
+            self.model.check(faults, f"{path}.model")
+        for name in sorted(SET_BY_ARGUMENTS.keys() & self.environment.keys()):
+            faults.require(False, f"{path}.environment", name, f"{SET_BY_ARGUMENTS[name]} instead")
+
+    def _check_replicas(self, faults: Faults, path: str) -> None:
+        if self.autoscaling is not None:
+            self.autoscaling.check(faults, f"{path}.autoscaling")
+            allowed = "nothing, since autoscaling is given"
+            faults.require(self.replicas is None, f"{path}.replicas", self.replicas, allowed)
+        elif self.replicas is not None:
+            faults.at_least(1, f"{path}.replicas", self.replicas)
+
+    def _check_nodes(self, faults: Faults, path: str) -> None:
+        faults.at_least(0, f"{path}.gpu_count", self.gpu_count)
+        if self.accelerator is not None:
+            allowed = "a label's value, as in 'h100'"
+            faults.matches(LABEL_VALUE, f"{path}.accelerator", self.accelerator, allowed)
+        has_domain = re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", self.gpu_resource) is not None
+        allowed = "a name as in nvidia.com/gpu"
+        faults.require(has_domain, f"{path}.gpu_resource", self.gpu_resource, allowed)
+        own = {contract.ACCELERATOR_LABEL: "accelerator", contract.NODE_TYPE_LABEL: "node_type"}
+        for label, value in self.node_selector.items():
+            at = f"{path}.node_selector[{label}]"
+            faults.matches(LABEL_KEY, at, label, "a label, as in 'example.com/pool'")
+            faults.matches(LABEL_VALUE, at, value, "a label's value")
+            faults.require(label not in own, at, value, f"{own.get(label)} instead")
 
 
 @dataclass(frozen=True)
@@ -106,7 +185,8 @@ class TtsVoiceServiceArgs:
     """The gateway that serves these hosts: `PublicGateway.gateway_ref`. Needed with `hosts`."""
 
     node_type: str | None = contract.ONLINE_NODE_TYPE
-    """Nodes it may run on, by their label `node-type`; None for any."""
+    """Nodes it may run on, by their label `node-type`; None for any. Never those for offline
+    work: their taint keeps voices away."""
 
     max_stream_seconds: int = 600
     """Longest stream, in seconds: a pod that ends may take this long to finish its streams."""
@@ -121,6 +201,22 @@ class TtsVoiceServiceArgs:
     connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     """How much each proxy sends to one variant."""
 
+    vip_variant: str | None = None
+    """Name of the variant that callers are led to whose verified token claims `tier: vip`; None for
+    no such way. It holds at the public gateway only, and its weight may be 0."""
+
+    scaler: Scaler = Scaler.KEDA
+    """What scales the variants that have `autoscaling`."""
+
+    prometheus_url: pulumi.Input[str] = contract.PROMETHEUS_URL
+    """Prometheus, as KEDA reaches it; the pods' metrics have labels `namespace` and `pod` there."""
+
+    object_storage: ObjectStorage | None = None
+    """How pods reach S3; needed for a `model`, and for `outputs` in a bucket."""
+
+    outputs: OutputStorage | None = None
+    """Where audio that outlives its request is put; None for nowhere."""
+
     def __post_init__(self) -> None:
         faults = Faults("TtsVoiceService")
         faults.dns_label("namespace", self.namespace)
@@ -131,6 +227,8 @@ class TtsVoiceServiceArgs:
         for name in ("max_stream_seconds", "startup_seconds", "image_pull_seconds"):
             faults.at_least(1, name, getattr(self, name))
         self.connection_limits.check(faults, "connection_limits")
+        self._check_placement(faults)
+        self._check_data(faults)
         faults.raise_any()
 
     def _check_variants(self, faults: Faults) -> None:
@@ -145,6 +243,32 @@ class TtsVoiceServiceArgs:
             " + ".join(map(str, weights)),
             f"weights that add up to {FULL_WEIGHT}",
         )
+        names = [variant.name for variant in self.variants]
+        known = self.vip_variant is None or self.vip_variant in names
+        faults.require(known, "vip_variant", self.vip_variant, f"one of {', '.join(names)}")
+
+    def _check_placement(self, faults: Faults) -> None:
+        offline = self.node_type == contract.OFFLINE_NODE_TYPE
+        allowed = f"a type whose nodes voices may run on, as {contract.ONLINE_NODE_TYPE!r}"
+        faults.require(not offline, "node_type", self.node_type, allowed)
+        if self.node_type is not None:
+            faults.matches(LABEL_VALUE, "node_type", self.node_type, "a label's value")
+        scalers = ", ".join(f"Scaler.{scaler.name}" for scaler in Scaler)
+        faults.require(isinstance(self.scaler, Scaler), "scaler", self.scaler, scalers)
+        allowed = "a URL as in 'http://prometheus.example:9090'"
+        faults.matches(URL, "prometheus_url", self.prometheus_url, allowed)
+
+    def _check_data(self, faults: Faults) -> None:
+        if self.object_storage is not None:
+            self.object_storage.check(faults, "object_storage")
+        if self.outputs is not None:
+            self.outputs.check(faults, "outputs")
+        users = [f"variants[{i}].model" for i, v in enumerate(self.variants) if v.model is not None]
+        if self.outputs is not None and self.outputs.bucket is not None:
+            users.append("outputs.bucket")
+        reachable = self.object_storage is not None or not users
+        allowed = f"a way to reach S3, since {' and '.join(users)} need it"
+        faults.require(reachable, "object_storage", None, allowed)
 
     def _check_hosts(self, faults: Faults) -> None:
         for index, host in enumerate(self.hosts):

@@ -90,7 +90,7 @@ def connection_pool(limits: ConnectionLimits) -> ConnectionPool:
 
 def falls_back(variant: VoiceVariant, variants: Sequence[VoiceVariant]) -> bool:
     """Whether a variant's requests go to the others while it has no pod: if it has just one."""
-    return variant.replicas == 1 and len(variants) > 1
+    return variant.minimum_replicas == 1 and len(variants) > 1
 
 
 def _subset(service: str, variant: VoiceVariant, variants: Sequence[VoiceVariant]) -> Subset:
@@ -102,14 +102,14 @@ def _subset(service: str, variant: VoiceVariant, variants: Sequence[VoiceVariant
             "trafficPolicy": {
                 # The subset holds all pods; those of the variant come first while any is healthy.
                 "loadBalancer": _least_request({"enabled": True, "failoverPriority": [own_label]}),
-                "outlierDetection": outlier_detection(sum(v.replicas for v in variants)),
+                "outlierDetection": outlier_detection(sum(v.minimum_replicas for v in variants)),
             },
         }
     return {
         "name": variant.name,
         # Not the version: while pods change theirs one by one, a subset of it would be empty.
         "labels": {contract.VARIANT_LABEL: variant.name},
-        "trafficPolicy": {"outlierDetection": outlier_detection(variant.replicas)},
+        "trafficPolicy": {"outlierDetection": outlier_detection(variant.minimum_replicas)},
     }
 
 

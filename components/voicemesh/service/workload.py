@@ -36,7 +36,7 @@ from pulumi_kubernetes.core.v1 import (
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
 from voicemesh import contract
-from voicemesh.service.arguments import DRAIN_VARIABLE, TtsVoiceServiceArgs, VoiceVariant
+from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant
 
 PORT_NAME: Final = "http"
 UNPRIVILEGED_USER: Final = 10001
@@ -66,7 +66,7 @@ def replacement_seconds(args: TtsVoiceServiceArgs) -> int:
 def rollout_timeouts(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> pulumi.CustomTimeouts:
     """How long the engine waits for a variant's Deployment."""
     first_start = args.image_pull_seconds + args.startup_seconds
-    one_by_one = variant.replicas * replacement_seconds(args)
+    one_by_one = variant.maximum_replicas * replacement_seconds(args)
     return pulumi.CustomTimeouts(create=f"{first_start}s", update=f"{one_by_one}s")
 
 
@@ -90,7 +90,8 @@ def deployment_spec(
 ) -> DeploymentSpecArgs:
     """A Deployment that replaces a pod only after it has given up its GPU."""
     return DeploymentSpecArgs(
-        replicas=variant.replicas,
+        # An autoscaler that finds its number overwritten at each update would fight with them.
+        replicas=None if variant.autoscaling else variant.minimum_replicas,
         selector=LabelSelectorArgs(match_labels=selector_labels(service, variant)),
         strategy=DeploymentStrategyArgs(
             type="RollingUpdate",
@@ -185,7 +186,7 @@ def _server(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> ContainerArgs:
 def _environment(
     args: TtsVoiceServiceArgs, further: Mapping[str, pulumi.Input[str]]
 ) -> list[EnvVarArgs]:
-    settings = {DRAIN_VARIABLE: str(args.max_stream_seconds), **further}
+    settings = {contract.DRAIN_VARIABLE: str(args.max_stream_seconds), **further}
     return [EnvVarArgs(name=name, value=value) for name, value in settings.items()]
 
 
