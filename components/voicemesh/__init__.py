@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from voicemesh.arguments import ArgumentsError
     from voicemesh.gateway import GatewayHost, PublicGateway, PublicGatewayArgs, ServiceType
     from voicemesh.mesh import ChartSource, IstioMesh, IstioMeshArgs, ProxyBuild
+    from voicemesh.registry import ImageRegistry, ImageRegistryArgs
     from voicemesh.service.arguments import ConnectionLimits, TtsVoiceServiceArgs, VoiceVariant
     from voicemesh.service.component import TtsVoiceService
     from voicemesh.service.data import ModelWeights, ObjectStorage, OutputStorage
     from voicemesh.service.scaling import Autoscaling, Scaler
     from voicemesh.sizes import ComputeSize
-    from voicemesh.storage import VoiceStorage, VoiceStorageArgs
+    from voicemesh.storage.access import VoiceStorageAccess, VoiceStorageAccessArgs
+    from voicemesh.storage.bucket import VoiceStorage, VoiceStorageArgs
+    from voicemesh.storage.volume import VoiceVolume, VoiceVolumeArgs
     from voicemesh.tenancy import (
         Egress,
         TenantNamespace,
@@ -35,6 +38,8 @@ __all__ = [
     "ConnectionLimits",
     "Egress",
     "GatewayHost",
+    "ImageRegistry",
+    "ImageRegistryArgs",
     "IstioMesh",
     "IstioMeshArgs",
     "ModelWeights",
@@ -52,8 +57,12 @@ __all__ = [
     "TtsVoiceService",
     "TtsVoiceServiceArgs",
     "VoiceStorage",
+    "VoiceStorageAccess",
+    "VoiceStorageAccessArgs",
     "VoiceStorageArgs",
     "VoiceVariant",
+    "VoiceVolume",
+    "VoiceVolumeArgs",
 ]
 
 _MODULES = {
@@ -64,6 +73,8 @@ _MODULES = {
     "ConnectionLimits": "service.arguments",
     "Egress": "tenancy",
     "GatewayHost": "gateway",
+    "ImageRegistry": "registry",
+    "ImageRegistryArgs": "registry",
     "IstioMesh": "mesh",
     "IstioMeshArgs": "mesh",
     "ModelWeights": "service.data",
@@ -80,9 +91,13 @@ _MODULES = {
     "TenantQuota": "tenancy",
     "TtsVoiceService": "service.component",
     "TtsVoiceServiceArgs": "service.arguments",
-    "VoiceStorage": "storage",
-    "VoiceStorageArgs": "storage",
+    "VoiceStorage": "storage.bucket",
+    "VoiceStorageAccess": "storage.access",
+    "VoiceStorageAccessArgs": "storage.access",
+    "VoiceStorageArgs": "storage.bucket",
     "VoiceVariant": "service.arguments",
+    "VoiceVolume": "storage.volume",
+    "VoiceVolumeArgs": "storage.volume",
 }
 
 

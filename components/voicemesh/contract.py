@@ -96,3 +96,6 @@ LIVE_TAG_PREFIX: Final = "live-"
 """Images with a tag that begins so serve requests somewhere: the registry never expires them."""
 ROLLBACK_TAG_PREFIX: Final = "rollback-"
 """Images with a tag that begins so are what some voice would go back to: they never expire."""
+
+UNPRIVILEGED_USER: Final = 10001
+"""User and group of the bundled image, and owner of the files that it writes."""

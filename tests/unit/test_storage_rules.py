@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-from voicemesh.storage import (
-    MODELS_PREFIX,
-    OUTPUTS_PREFIX,
-    VOICES_PREFIX,
-    lifecycle_rules,
-    tls_only_policy,
-)
+from voicemesh.contract import MODELS_PREFIX, OUTPUTS_PREFIX, VOICES_PREFIX
+from voicemesh.storage.bucket import lifecycle_rules, tls_only_policy
 
 
 def test_outputs_expire_with_their_versions_and_markers() -> None:
-    rules = [rule for rule in lifecycle_rules(7) if rule["filter"]["prefix"] == OUTPUTS_PREFIX]
+    rules = [rule for rule in lifecycle_rules(7, 30) if rule["filter"]["prefix"] == OUTPUTS_PREFIX]
     assert [rule.get("expiration") for rule in rules] == [
         {"days": 7},
         {"expired_object_delete_marker": True},
@@ -20,13 +15,13 @@ def test_outputs_expire_with_their_versions_and_markers() -> None:
 
 def test_models_and_reference_voices_never_expire() -> None:
     for prefix in (MODELS_PREFIX, VOICES_PREFIX):
-        for rule in lifecycle_rules(7):
+        for rule in lifecycle_rules(7, 30):
             if f"{prefix}x".startswith(rule["filter"]["prefix"]):
                 assert not {"expiration", "noncurrent_version_expiration"} & rule.keys()
 
 
 def test_unfinished_uploads_are_given_up_everywhere() -> None:
-    rules = [rule for rule in lifecycle_rules(7) if "abort_incomplete_multipart_upload" in rule]
+    rules = [rule for rule in lifecycle_rules(7, 30) if "abort_incomplete_multipart_upload" in rule]
     assert [rule["filter"]["prefix"] for rule in rules] == [""]
 
 

@@ -8,18 +8,15 @@ from typing import Any, Final
 import pulumi
 from pulumi_aws import kms, s3
 
+from voicemesh import contract
 from voicemesh.arguments import Faults
 from voicemesh.component import after, child_options
-
-MODELS_PREFIX: Final = "models/"
-VOICES_PREFIX: Final = "voices/"
-OUTPUTS_PREFIX: Final = "outputs/"
 
 _BUCKET_NAME_LENGTH: Final = range(3, 64)
 _KEY_DELETION_DAYS: Final = 30
 _ABORT_UPLOAD_DAYS: Final = 1
 # S3 counts these days from when a version was replaced or expired, and accepts no less.
-_NONCURRENT_OUTPUT_DAYS: Final = 1
+_NONCURRENT_DAYS: Final = 1
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,18 @@ class VoiceStorageArgs:
     """Arguments of `VoiceStorage`."""
 
     bucket_name: pulumi.Input[str] | None = None
-    """Name of the bucket, unique in all of AWS; by default derived from the resource's name."""
+    """Name of the bucket, unique in all of AWS; by default the component's name with a random end,
+    so that two stacks never want the same one."""
 
     output_days: int = 7
     """Days after which what lies under `outputs/` expires; a version that was replaced or expired
-    goes one day later. Nothing else expires."""
+    goes one day later. S3 counts from the midnight (UTC) that follows. What lies under `models/`
+    and `voices/` never expires.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/intro-lifecycle-rules.html"""
+
+    quality_days: int = 30
+    """Days after which the audio kept to judge quality, under `quality/`, expires in the same
+    way."""
 
     deletion_protection: bool = True
     """Whether bucket and key are protected: `pulumi destroy` then refuses to touch them. Without
@@ -46,7 +50,8 @@ class VoiceStorageArgs:
             fits = len(self.bucket_name) in _BUCKET_NAME_LENGTH
             faults.require(fits, "bucket_name", self.bucket_name, "3 to 63 characters")
             faults.dns_label("bucket_name", self.bucket_name.replace(".", "-"))
-        faults.at_least(1, "output_days", self.output_days)
+        faults.whole_number(1, "output_days", self.output_days)
+        faults.whole_number(1, "quality_days", self.quality_days)
         faults.raise_any()
 
 
@@ -141,7 +146,7 @@ class VoiceStorage(pulumi.ComponentResource):
         s3.BucketLifecycleConfiguration(
             name,
             bucket=bucket.bucket,
-            rules=lifecycle_rules(args.output_days),
+            rules=lifecycle_rules(args.output_days, args.quality_days),
             # Rules for noncurrent versions need versioning to be on.
             opts=child_options(self, pulumi.ResourceOptions(depends_on=[versioned])),
         )
@@ -165,28 +170,35 @@ def tls_only_policy(bucket_arn: str) -> dict[str, Any]:
     }
 
 
-def lifecycle_rules(output_days: int) -> list[Any]:
-    """Outputs expire, versions and delete markers included; unfinished uploads are given up."""
-    outputs = {"prefix": OUTPUTS_PREFIX}
+def lifecycle_rules(output_days: int, quality_days: int) -> list[Any]:
+    """Outputs and quality snapshots expire, versions and delete markers included; unfinished
+    uploads are given up."""
     return [
-        {
-            "id": "expire-outputs",
-            "status": "Enabled",
-            "filter": outputs,
-            "expiration": {"days": output_days},
-            "noncurrent_version_expiration": {"noncurrent_days": _NONCURRENT_OUTPUT_DAYS},
-        },
-        {
-            # S3 does not take this together with `days` in one rule.
-            "id": "remove-delete-markers",
-            "status": "Enabled",
-            "filter": outputs,
-            "expiration": {"expired_object_delete_marker": True},
-        },
+        *_expiry("outputs", contract.OUTPUTS_PREFIX, output_days),
+        *_expiry("quality", contract.QUALITY_PREFIX, quality_days),
         {
             "id": "abort-unfinished-uploads",
             "status": "Enabled",
             "filter": {"prefix": ""},
             "abort_incomplete_multipart_upload": {"days_after_initiation": _ABORT_UPLOAD_DAYS},
+        },
+    ]
+
+
+def _expiry(what: str, prefix: str, days: int) -> list[Any]:
+    return [
+        {
+            "id": f"expire-{what}",
+            "status": "Enabled",
+            "filter": {"prefix": prefix},
+            "expiration": {"days": days},
+            "noncurrent_version_expiration": {"noncurrent_days": _NONCURRENT_DAYS},
+        },
+        {
+            # S3 does not take this together with `days` in one rule.
+            "id": f"remove-delete-markers-of-{what}",
+            "status": "Enabled",
+            "filter": {"prefix": prefix},
+            "expiration": {"expired_object_delete_marker": True},
         },
     ]
