@@ -11,6 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voicemesh.arguments import ArgumentsError
+    from voicemesh.cluster.addon_arguments import AddonVersions, ClusterAddonsArgs
+    from voicemesh.cluster.addons import ClusterAddons
+    from voicemesh.cluster.arguments import GpuClusterArgs, NatGateways, SystemNodes
+    from voicemesh.cluster.cluster import GpuCluster
+    from voicemesh.cluster.node_group import GpuNodeGroup
+    from voicemesh.cluster.node_group_arguments import (
+        CapacityType,
+        GpuNodeGroupArgs,
+        ReservedCapacity,
+    )
     from voicemesh.gateway import GatewayHost, PublicGateway, PublicGatewayArgs, ServiceType
     from voicemesh.mesh import ChartSource, IstioMesh, IstioMeshArgs, ProxyBuild
     from voicemesh.registry import ImageRegistry, ImageRegistryArgs
@@ -31,25 +41,36 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AddonVersions",
     "ArgumentsError",
     "Autoscaling",
+    "CapacityType",
     "ChartSource",
+    "ClusterAddons",
+    "ClusterAddonsArgs",
     "ComputeSize",
     "ConnectionLimits",
     "Egress",
     "GatewayHost",
+    "GpuCluster",
+    "GpuClusterArgs",
+    "GpuNodeGroup",
+    "GpuNodeGroupArgs",
     "ImageRegistry",
     "ImageRegistryArgs",
     "IstioMesh",
     "IstioMeshArgs",
     "ModelWeights",
+    "NatGateways",
     "ObjectStorage",
     "OutputStorage",
     "ProxyBuild",
     "PublicGateway",
     "PublicGatewayArgs",
+    "ReservedCapacity",
     "Scaler",
     "ServiceType",
+    "SystemNodes",
     "TenantNamespace",
     "TenantNamespaceArgs",
     "TenantNetwork",
@@ -66,25 +87,36 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AddonVersions": "cluster.addon_arguments",
     "ArgumentsError": "arguments",
     "Autoscaling": "service.scaling",
+    "CapacityType": "cluster.node_group_arguments",
     "ChartSource": "mesh",
+    "ClusterAddons": "cluster.addons",
+    "ClusterAddonsArgs": "cluster.addon_arguments",
     "ComputeSize": "sizes",
     "ConnectionLimits": "service.arguments",
     "Egress": "tenancy",
     "GatewayHost": "gateway",
+    "GpuCluster": "cluster.cluster",
+    "GpuClusterArgs": "cluster.arguments",
+    "GpuNodeGroup": "cluster.node_group",
+    "GpuNodeGroupArgs": "cluster.node_group_arguments",
     "ImageRegistry": "registry",
     "ImageRegistryArgs": "registry",
     "IstioMesh": "mesh",
     "IstioMeshArgs": "mesh",
     "ModelWeights": "service.data",
+    "NatGateways": "cluster.arguments",
     "ObjectStorage": "service.data",
     "OutputStorage": "service.data",
     "ProxyBuild": "mesh",
     "PublicGateway": "gateway",
     "PublicGatewayArgs": "gateway",
+    "ReservedCapacity": "cluster.node_group_arguments",
     "Scaler": "service.scaling",
     "ServiceType": "gateway",
+    "SystemNodes": "cluster.arguments",
     "TenantNamespace": "tenancy",
     "TenantNamespaceArgs": "tenancy",
     "TenantNetwork": "tenancy",

@@ -99,3 +99,12 @@ ROLLBACK_TAG_PREFIX: Final = "rollback-"
 
 UNPRIVILEGED_USER: Final = 10001
 """User and group of the bundled image, and owner of the files that it writes."""
+
+GPU_SYSTEM_NAMESPACE: Final = "gpu-system"
+"""Namespace of the GPUs' device plugin and of the exporter of their metrics."""
+CONTROLLER_NAMESPACE: Final = "cluster-controllers"
+"""Namespace of the controllers that call AWS: load balancers and the size of node groups."""
+LOAD_BALANCER_CONTROLLER: Final = "aws-load-balancer-controller"
+CLUSTER_AUTOSCALER: Final = "cluster-autoscaler"
+MIG_CONFIG_LABEL: Final = "nvidia.com/mig.config"
+MIG_RESOURCE_PREFIX: Final = "nvidia.com/mig-"
