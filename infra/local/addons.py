@@ -21,6 +21,8 @@ VOLUME_GIBIBYTES = 10
 _HOSTNAME_LABEL = "kubernetes.io/hostname"
 _NAMESPACE = "kube-system"
 _DNS = "coredns"
+_DNS_APP = "kube-dns"
+"""Label of the DNS's pods, and its Service's name, in every cluster: policies go by it."""
 _METRICS = "metrics-server"
 _VOLUMES = "var/lib/voicemesh/volumes"
 _READY_SECONDS = 90.0
@@ -183,8 +185,8 @@ def dns_manifests() -> list[dict[str, Any]]:
         _object("v1", "ServiceAccount", _DNS),
         *_cluster_role("system:coredns", rules, _account(_DNS)),
         _object("v1", "ConfigMap", _DNS, data={"Corefile": _COREFILE}),
-        _deployment(_DNS, container, volume, pod),
-        _service("kube-dns", _DNS, ports, {"clusterIP": DNS_SERVICE_ADDRESS}),
+        _deployment(_DNS, _DNS_APP, container, volume, pod),
+        _service(_DNS_APP, _DNS_APP, ports, {"clusterIP": DNS_SERVICE_ADDRESS}),
     ]
 
 
@@ -235,7 +237,7 @@ def metrics_manifests(credentials: Credentials) -> list[dict[str, Any]]:
         reader,
         delegator,
         _object("v1", "Secret", f"{_METRICS}-tls", type="kubernetes.io/tls", data=pair),
-        _deployment(_METRICS, container, volume, {}),
+        _deployment(_METRICS, _METRICS, container, volume, {}),
         _service(_METRICS, _METRICS, ports, {}),
         {
             "apiVersion": "apiregistration.k8s.io/v1",
@@ -254,7 +256,7 @@ def metrics_manifests(credentials: Credentials) -> list[dict[str, Any]]:
 
 
 def _deployment(
-    name: str, container: dict[str, Any], volume: dict[str, Any], pod: dict[str, Any]
+    name: str, app: str, container: dict[str, Any], volume: dict[str, Any], pod: dict[str, Any]
 ) -> dict[str, Any]:
     """One replica on the system node, as restricted as Pod Security asks of anyone."""
     restricted = {
@@ -275,7 +277,7 @@ def _deployment(
             **pod.get("securityContext", {}),
         },
     }
-    labels = {"k8s-app": name}
+    labels = {"k8s-app": app}
     spec = {
         "replicas": 1,
         "selector": {"matchLabels": labels},
