@@ -78,24 +78,11 @@ WEIGHTS_MANIFEST: Final = "SHA256SUMS"
 TIER_CLAIM: Final = "tier"
 VIP_TIER: Final = "vip"
 
-PROMETHEUS_URL: Final = "http://prometheus.observability.svc.cluster.local:9090"
+PROMETHEUS_URL: Final = f"http://prometheus.{MONITORING_NAMESPACE}.svc.cluster.local:9090"
 """Where Prometheus is unless somebody says otherwise."""
 GPU_ACTIVITY_METRIC: Final = "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 """Share of time, 0 to 1, in which a GPU or slice works. DCGM_FI_DEV_GPU_UTIL is not reported for
 slices (NVIDIA/dcgm-exporter issue 430)."""
-
-# Where object storage and volumes keep what: a tenant's part is `<prefix><tenant>/`.
-MODELS_PREFIX: Final = "models/"
-VOICES_PREFIX: Final = "voices/"
-"""Reference voices. They never expire."""
-OUTPUTS_PREFIX: Final = "outputs/"
-QUALITY_PREFIX: Final = "quality/"
-"""Audio kept for a while to judge its quality."""
-
-LIVE_TAG_PREFIX: Final = "live-"
-"""Images with a tag that begins so serve requests somewhere: the registry never expires them."""
-ROLLBACK_TAG_PREFIX: Final = "rollback-"
-"""Images with a tag that begins so are what some voice would go back to: they never expire."""
 
 UNPRIVILEGED_USER: Final = 10001
 """User and group of the bundled image, and owner of the files that it writes."""
@@ -108,3 +95,5 @@ LOAD_BALANCER_CONTROLLER: Final = "aws-load-balancer-controller"
 CLUSTER_AUTOSCALER: Final = "cluster-autoscaler"
 MIG_CONFIG_LABEL: Final = "nvidia.com/mig.config"
 MIG_RESOURCE_PREFIX: Final = "nvidia.com/mig-"
+GPU_PRESENT_LABEL: Final = "nvidia.com/gpu.present"
+"""Says "true" on nodes with GPUs: NVIDIA's DaemonSets run where it does."""

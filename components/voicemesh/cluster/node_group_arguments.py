@@ -17,7 +17,9 @@ NODE_TYPES: Final = (contract.ONLINE_NODE_TYPE, contract.OFFLINE_NODE_TYPE)
 MIN_ROOT_VOLUME_GIB: Final = 100
 _RESERVATION_ID: Final = re.compile(r"cr-[0-9a-f]{8,17}")
 _LABEL_KEY: Final = re.compile(rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{LABEL_VALUE.pattern}")
-_OWN_PREFIXES: Final = ("kubernetes.io/", "k8s.io/", "eks.amazonaws.com/", "nvidia.com/")
+_OWN_LABELS: Final = (contract.ACCELERATOR_LABEL, contract.NODE_TYPE_LABEL)
+_OWN_DOMAINS: Final = ("kubernetes.io", "k8s.io", "amazonaws.com", "nvidia.com")
+_LABELS_OF_GROUP: Final = 4
 # https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateNodegroup.html
 _MAX_LABELS: Final = 50
 
@@ -245,21 +247,17 @@ class GpuNodeGroupArgs:
         )
 
     def _check_labels(self, faults: Faults) -> None:
-        own = (contract.ACCELERATOR_LABEL, contract.NODE_TYPE_LABEL)
         for key, value in self.labels.items():
             path = f"labels[{key!r}]"
             faults.matches(_LABEL_KEY, path, key, "a key such as 'team' or 'example.com/team'")
             faults.matches(LABEL_VALUE, path, value, "up to 63 letters, digits, '-', '_' and '.'")
-            mine = key in own or any(
-                (key.split("/")[0] + "/").endswith(prefix) for prefix in _OWN_PREFIXES if "/" in key
-            )
-            faults.require(
-                not mine,
-                path,
-                value,
-                "nothing; Kubernetes, EKS or another argument sets this label",
-            )
-        room = _MAX_LABELS - 4
-        faults.require(
-            len(self.labels) <= room, "labels", len(self.labels), f"at most {room} further labels"
-        )
+            allowed = "nothing; Kubernetes, AWS or the group itself sets this label"
+            faults.require(not _belongs_to_others(key), path, value, allowed)
+        room = _MAX_LABELS - _LABELS_OF_GROUP
+        allowed = f"at most {room} further labels"
+        faults.require(len(self.labels) <= room, "labels", len(self.labels), allowed)
+
+
+def _belongs_to_others(key: str) -> bool:
+    domain = key.rpartition("/")[0]
+    return key in _OWN_LABELS or any(f".{domain}".endswith(f".{own}") for own in _OWN_DOMAINS)
