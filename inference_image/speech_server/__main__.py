@@ -29,6 +29,11 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    if settings.model_directory is not None:
+        logging.getLogger(__package__).warning(
+            "the bundled voice brings its own weights: nothing in %s is read",
+            settings.model_directory,
+        )
     return asyncio.run(serve(settings, HibariEngine()))
 
 

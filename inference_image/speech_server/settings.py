@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import DirectoryPath, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -48,8 +48,24 @@ class Settings(BaseSettings):
     """How long streams in flight may take to finish after SIGTERM; 0 cuts them at once. The pod's
     termination grace period must be longer."""
 
+    model_directory: DirectoryPath | None = None
+    """Folder with the engine's weights, complete and verified. The bundled voice has its own and
+    reads none."""
+
+    outputs_uri: str | None = Field(default=None, pattern=r"^(s3://[^/]+/(.+/)?|file:///.*)$")
+    """Where audio goes that outlives its request: `s3://bucket/prefix/`, or `file:///folder/`; it
+    must be able to write there. For engines: the server itself keeps nothing."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe messages to log."""
+
+    @field_validator("outputs_uri")
+    @classmethod
+    def _can_be_written(cls, uri: str | None) -> str | None:
+        folder = uri.removeprefix("file://") if uri and uri.startswith("file://") else None
+        if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+            raise ValueError(f"user {os.getuid()} cannot write to a folder {folder}")
+        return uri
 
     @classmethod
     def settings_customise_sources(

@@ -45,6 +45,9 @@ def test_variables_that_kubernetes_injects_are_refused_with_the_fix(
         ("SPEECH_QUEUE_LIMIT", "-1", "0"),
         ("SPEECH_DRAIN_SECONDS", "-0.1", "0"),
         ("SPEECH_LOG_LEVEL", "loud", "debug"),
+        ("SPEECH_MODEL_DIRECTORY", "/nowhere", "/"),
+        ("SPEECH_OUTPUTS_URI", "file:///nowhere", "file:///dev/shm"),
+        ("SPEECH_OUTPUTS_URI", "s3://voices/outputs", "s3://voices/outputs/"),
     ],
 )
 def test_a_bad_value_ends_the_process_and_names_variable_and_value(
