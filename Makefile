@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 LOCAL  := $(PYTHON) -m infra.local
 
-.PHONY: help up test test-fast down status check bench soak lock
+.PHONY: help up test test-fast down status check bench soak schema docs lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,12 @@ bench: .venv/complete ## measure the embedded environment; prints a table
 
 soak: .venv/complete ## the long forms of the end-to-end tests
 	@$(PYTHON) -m pytest tests/e2e --soak
+
+schema: .venv/complete ## accept the public API as it is now: writes schema.json, says what changed
+	@$(PYTHON) -m tests.package.public_api
+
+docs: .venv/complete ## write the components' pages from their code
+	@$(PYTHON) -m docs.generate
 
 lock: .venv/complete ## recompile the lock files from the pyproject files
 	@$(PYTHON) -m uv pip compile -q --no-header --generate-hashes --no-emit-index-url --no-annotate \

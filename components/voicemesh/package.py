@@ -13,13 +13,16 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
+from functools import cache
 from importlib import metadata
 from typing import Any, Final, get_args
 
 import pulumi
 import pulumi.provider
+from pulumi.output import Unknown
 from pulumi.provider.experimental import analyzer
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.experimental.util import camel_case
@@ -59,7 +62,6 @@ def schema() -> dict[str, Any]:
     """
     inferred = ComponentProvider(components(), NAME, None, metadata.version(NAME)).schema
     result = json.loads(str(inferred))
-    names = _wire_names()
     for component in components():
         resource = result["resources"][_token(component)]
         _note_defaults(arguments_class(component), resource["inputProperties"])
@@ -68,7 +70,7 @@ def schema() -> dict[str, Any]:
         type_ = result["types"][_token(class_)]
         _note_defaults(class_, type_["properties"])
         type_["required"] = _required(class_)
-    _spell_descriptions(result, names)
+    _spell_descriptions(result, _wire_names())
     return result
 
 
@@ -78,7 +80,6 @@ class VoicemeshProvider(pulumi.provider.Provider):
     def __init__(self) -> None:
         described = schema()
         super().__init__(described["version"], json.dumps(described))
-        self._wire_names = _wire_names()
 
     def construct(
         self,
@@ -93,24 +94,12 @@ class VoicemeshProvider(pulumi.provider.Provider):
             ArgumentsError: the inputs are refused; paths and reasons are in wire names.
         """
         component = next(c for c in components() if _token(c) == resource_type)
+        arguments = read_arguments(component, inputs)
         make: Any = component
-        try:
-            made = make(name, read_arguments(component, inputs), options)
-        except pulumi.InputPropertiesError as error:
-            raise self._in_wire_names(component, error) from error
+        with _faults_in_wire_names(component):
+            made = make(name, arguments, options)
         state = {camel_case(name): _to_wire(getattr(made, name)) for name in _outputs(component)}
         return pulumi.provider.ConstructResult(made.urn, state)
-
-    def _in_wire_names(
-        self, component: Component, error: pulumi.InputPropertiesError
-    ) -> ArgumentsError:
-        return _refusal(
-            component,
-            [
-                (_wire_path(fault["property_path"]), _spelled(fault["reason"], self._wire_names))
-                for fault in error.errors or []
-            ],
-        )
 
 
 def read_arguments(component: Component, inputs: Mapping[str, Any]) -> Any:
@@ -118,10 +107,11 @@ def read_arguments(component: Component, inputs: Mapping[str, Any]) -> Any:
 
     Raises:
         ArgumentsError: inputs are missing, unknown or of a wrong type, or the class of the
-            arguments refuses them.
+            arguments refuses them; paths and reasons are in wire names.
     """
     reader = _Reader()
-    arguments = reader.instance(arguments_class(component), inputs, "")
+    with _faults_in_wire_names(component):
+        arguments = reader.instance(arguments_class(component), inputs, "")
     if reader.faults:
         raise _refusal(component, reader.faults)
     return arguments
@@ -162,14 +152,13 @@ class _Reader:
         return self._value(annotations_of(class_)[field.name], value, path)
 
     def _value(self, annotation: Any, value: Any, path: str) -> Any:
-        is_output = isinstance(value, pulumi.Output) or pulumi.contains_unknowns(value)
         if analyzer.is_input(annotation):
-            if is_output:
+            if isinstance(value, pulumi.Output) or pulumi.contains_unknowns(value):
                 return pulumi.Output.from_input(value)
             return self._value(analyzer.unwrap_input(annotation), value, path)
         if analyzer.is_optional(annotation):
             return self._value(analyzer.unwrap_optional(annotation), value, path)
-        if is_output:
+        if isinstance(value, (pulumi.Output, Unknown)):
             self._note(path, "is an output; allowed: what is known when the program runs")
             return None
         if analyzer.is_list(annotation):
@@ -293,6 +282,7 @@ def _spell_descriptions(described: Any, names: Mapping[str, str]) -> None:
         _spell_descriptions(value, names)
 
 
+@cache
 def _wire_names() -> dict[str, str]:
     """The wire name of each argument and output of two words or more, by its Python name."""
     classes = [*map(arguments_class, components()), *_nested_classes()]
@@ -349,6 +339,18 @@ def _wire_path(path: str) -> str:
 
 def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+@contextmanager
+def _faults_in_wire_names(component: Component) -> Iterator[None]:
+    try:
+        yield
+    except pulumi.InputPropertiesError as error:
+        faults = [
+            (_wire_path(fault["property_path"]), _spelled(fault["reason"], _wire_names()))
+            for fault in error.errors or []
+        ]
+        raise _refusal(component, faults) from error
 
 
 def _refusal(component: Component, faults: Sequence[tuple[str, str]]) -> ArgumentsError:
