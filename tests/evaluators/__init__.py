@@ -1,0 +1,1 @@
+"""What AWS does by itself, later: evaluators of stored configurations, with a fake clock."""
