@@ -190,6 +190,9 @@ class _Reader:
         return annotation(value)
 
     def _simple(self, annotation: Any, value: Any, path: str) -> Any:
+        if annotation is int and isinstance(value, float) and value.is_integer():
+            # All numbers are floating-point ones on the wire.
+            return int(value)
         types, words = _SIMPLE_TYPES[annotation]
         fits = isinstance(value, types) and (annotation is bool or not isinstance(value, bool))
         return value if fits else self._refuse(path, value, words)

@@ -43,13 +43,13 @@ def test_nested_arguments_become_the_classes_of_the_library() -> None:
         package.voicemesh.TtsVoiceService,
         {
             "namespace": "tts",
-            "variants": [{**VARIANT, "size": {"cpuCores": 3, "memoryGib": 24.5}, "gpuCount": 2}],
-            "maxStreamSeconds": 60,
+            "variants": [{**VARIANT, "size": {"cpuCores": 3, "memoryGib": 24.5}, "gpuCount": 2.0}],
+            "maxStreamSeconds": 60.0,
         },
     )
     assert isinstance(read.variants[0], VoiceVariant)
     assert (read.variants[0].size.cpu_cores, read.variants[0].gpu_count) == (3, 2)
-    assert read.max_stream_seconds == 60
+    assert repr(read.max_stream_seconds) == "60"
     assert read.startup_seconds == type(read).startup_seconds
 
 
@@ -106,7 +106,7 @@ def test_an_output_where_a_value_must_be_known_is_refused_by_name() -> None:
 def test_all_faults_of_form_are_reported_at_once_under_the_callers_names() -> None:
     faulty = {
         "variants": [
-            {"name": "stable", "image": "i:1", "gpuCount": "two", "gpu_count": 1, "size": 3}
+            {"name": "stable", "image": "i:1", "gpuCount": 1.5, "gpu_count": 1, "size": 3}
         ],
         "hosts": "tts.example.com",
         "connectionLimits": {"maxConnections": True},
@@ -114,7 +114,7 @@ def test_all_faults_of_form_are_reported_at_once_under_the_callers_names() -> No
     assert refusal("TtsVoiceService", faulty) == {
         "namespace": "is missing",
         "variants[0].version": "is missing",
-        "variants[0].gpuCount": "is 'two'; allowed: a whole number",
+        "variants[0].gpuCount": "is 1.5; allowed: a whole number",
         "variants[0].gpu_count": "is no argument; there are "
         + ", ".join(package.schema()["types"]["voicemesh:index:VoiceVariant"]["properties"]),
         "variants[0].size": "is 3; allowed: an object",

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -65,6 +66,18 @@ def runner_arguments(request: language_pb2.RunRequest, engine: str) -> list[str]
     program = str(Path(request.info.program_directory) / request.info.entry_point)
     flags = [f"--{name}={value}" for name, value in settings.items() if value]
     return [*flags, "--", program, *request.args]
+
+
+def plugin_arguments(request: language_pb2.RunPluginRequest) -> list[str]:
+    """What Python runs for a plugin: a policy pack, a package that can be built, or a folder."""
+    folder = Path(request.info.program_directory)
+    if request.kind == "analyzer":
+        return ["-m", "pulumi.policy", *request.args, str(folder)]
+    project = folder / "pyproject.toml"
+    described = tomllib.loads(project.read_text()) if project.exists() else {}
+    if "build-system" not in described:
+        return [str(folder), *request.args]
+    return ["-m", "pulumi.run.plugin", described["project"]["name"], *request.args]
 
 
 class _LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
@@ -134,9 +147,8 @@ class _LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     def RunPlugin(self, request, context):
         python = self._interpreter(request.info)
-        module = "pulumi.policy" if request.kind == "analyzer" else "pulumi.run.plugin"
         child = self._start(
-            [str(python), "-u", "-m", module, *request.args, request.info.program_directory],
+            [str(python), "-u", *plugin_arguments(request)],
             context,
             request.pwd,
             dict(entry.partition("=")[::2] for entry in request.env),
