@@ -41,6 +41,7 @@ class StringMatch(TypedDict, total=False):
 
 class HttpMatch(TypedDict, total=False):
     uri: StringMatch
+    headers: dict[str, StringMatch]
 
 
 class Destination(TypedDict):

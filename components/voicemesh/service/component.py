@@ -2,15 +2,19 @@
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
 from pulumi_kubernetes.core.v1 import Service, ServiceAccount, ServicePortArgs, ServiceSpecArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
 from voicemesh import contract
 from voicemesh.component import after, child_options
 from voicemesh.istio import DestinationRule, VirtualService
 from voicemesh.mesh import TRUST_DOMAIN
-from voicemesh.service import traffic, workload
+from voicemesh.service import autoscalers, traffic, workload
 from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant
+from voicemesh.service.keda import ScaledObject
+from voicemesh.service.scaling import Scaler
 
 
 class TtsVoiceService(pulumi.ComponentResource):
@@ -32,6 +36,9 @@ class TtsVoiceService(pulumi.ComponentResource):
     versions: pulumi.Output[dict[str, str]]
     """Version of each variant, by its name."""
 
+    service_account: pulumi.Output[str]
+    """Name of the account that its pods run as, in its namespace."""
+
     def __init__(
         self, name: str, args: TtsVoiceServiceArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
@@ -45,7 +52,8 @@ class TtsVoiceService(pulumi.ComponentResource):
             automount_service_account_token=False,
             opts=child_options(self),
         )
-        deployments = [self._deployment(variant, account) for variant in args.variants]
+        self.service_account = after(self._service, account)
+        deployments = [self._variant(variant) for variant in args.variants]
         service = self._kubernetes_service()
         rule = DestinationRule(
             name,
@@ -69,6 +77,7 @@ class TtsVoiceService(pulumi.ComponentResource):
                 "urls": self.urls,
                 "principal": self.principal,
                 "versions": self.versions,
+                "service_account": self.service_account,
             }
         )
 
@@ -79,16 +88,41 @@ class TtsVoiceService(pulumi.ComponentResource):
             labels={contract.APP_LABEL: self._service},
         )
 
-    def _deployment(self, variant: VoiceVariant, account: ServiceAccount) -> Deployment:
+    def _variant(self, variant: VoiceVariant) -> Deployment:
+        """A variant's Deployment, and what evicts and scales its pods."""
+        name, metadata = f"{self._name_prefix}-{variant.name}", self._metadata(f"-{variant.name}")
         timeouts = workload.rollout_timeouts(self._args, variant)
-        return Deployment(
-            f"{self._name_prefix}-{variant.name}",
-            metadata=self._metadata(f"-{variant.name}"),
-            spec=workload.deployment_spec(
-                self._service, self._args, variant, after(self._service, account)
-            ),
+        deployment = Deployment(
+            name,
+            metadata=metadata,
+            spec=workload.deployment_spec(self._service, self._args, variant, self.service_account),
             opts=child_options(self, pulumi.ResourceOptions(custom_timeouts=timeouts)),
         )
+        PodDisruptionBudget(
+            name,
+            metadata=metadata,
+            spec=workload.disruption_budget(self._service, variant),
+            opts=child_options(self),
+        )
+        self._autoscaler(name, metadata, variant, deployment)
+        return deployment
+
+    def _autoscaler(
+        self, name: str, metadata: ObjectMetaArgs, variant: VoiceVariant, deployment: Deployment
+    ) -> None:
+        args, autoscaling = self._args, variant.autoscaling
+        if autoscaling is None:
+            return
+        target = f"{self._service}-{variant.name}"
+        options = child_options(self, pulumi.ResourceOptions(depends_on=[deployment]))
+        if args.scaler is Scaler.CPU:
+            spec = autoscalers.cpu_autoscaler(target, autoscaling)
+            HorizontalPodAutoscaler(name, metadata=metadata, spec=spec, opts=options)
+        else:
+            spec = autoscalers.scaled_object(
+                target, args.namespace, args.prometheus_url, variant, autoscaling
+            )
+            ScaledObject(name, metadata, spec, options)
 
     def _kubernetes_service(self) -> Service:
         port = ServicePortArgs(
@@ -117,7 +151,12 @@ class TtsVoiceService(pulumi.ComponentResource):
         ]
         if args.gateway_ref is not None and args.hosts:
             public = traffic.public_routes(
-                self._service, args.namespace, args.variants, args.hosts, args.gateway_ref
+                self._service,
+                args.namespace,
+                args.variants,
+                args.hosts,
+                args.gateway_ref,
+                args.vip_variant,
             )
             routes.append(
                 VirtualService(

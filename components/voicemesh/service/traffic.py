@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pulumi
@@ -17,11 +17,13 @@ from voicemesh.istio.specs import (
     LoadBalancer,
     LocalityLoadBalancing,
     OutlierDetection,
+    Retries,
+    StringMatch,
     Subset,
     VirtualServiceSpec,
     WeightedDestination,
 )
-from voicemesh.service.arguments import ConnectionLimits, VoiceVariant
+from voicemesh.service.arguments import FULL_WEIGHT, ConnectionLimits, VoiceVariant
 
 CLUSTER_DOMAIN: Final = "cluster.local"
 MESH_GATEWAY: Final = "mesh"
@@ -32,6 +34,16 @@ PUBLIC_PATHS: Final[Sequence[HttpMatch]] = (
     {"uri": {"exact": contract.HEALTH_PATH}},
 )
 """What the public gateway passes on. Any other path, `/metrics` among them, is answered 404."""
+
+RETRIES: Final[Retries] = {
+    "attempts": 1,
+    # Nothing is retried once the server may have begun: that would cost GPU time twice.
+    "retryOn": "connect-failure,refused-stream,reset-before-request",
+}
+VIP_CALLER: Final[Mapping[str, StringMatch]] = {
+    # Written by the gateway from a token that it has verified; no header that a client can send.
+    f"@request.auth.claims.{contract.TIER_CLAIM}": {"exact": contract.VIP_TIER}
+}
 
 
 def service_host(service: str, namespace: pulumi.Input[str]) -> pulumi.Output[str]:
@@ -123,14 +135,19 @@ def public_routes(
     variants: Sequence[VoiceVariant],
     hosts: Sequence[str],
     gateway_ref: pulumi.Input[str],
+    vip_variant: str | None = None,
 ) -> VirtualServiceSpec:
-    """Routes of the public gateway."""
-    route = _weighted(service, namespace, variants)
-    return {
-        "hosts": list(hosts),
-        "gateways": [gateway_ref],
-        "http": [{"match": list(PUBLIC_PATHS), **route}],
-    }
+    """Routes of the public gateway: the pool for VIP callers first, where there is one."""
+    routes: list[HttpRoute] = []
+    if vip_variant is not None:
+        pool: WeightedDestination = {
+            "destination": {"host": service_host(service, namespace), "subset": vip_variant},
+            "weight": FULL_WEIGHT,
+        }
+        matches: list[HttpMatch] = [{**path, "headers": dict(VIP_CALLER)} for path in PUBLIC_PATHS]
+        routes.append({"match": matches, "route": [pool], "retries": RETRIES})
+    routes.append({"match": list(PUBLIC_PATHS), **_weighted(service, namespace, variants)})
+    return {"hosts": list(hosts), "gateways": [gateway_ref], "http": routes}
 
 
 def mesh_routes(
@@ -158,9 +175,5 @@ def _weighted(
         "route": destinations,
         # No timeout: a stream is as long as its text. (Istio's default is none, and its CRD refuses
         # to have that written as 0s.)
-        # Nothing is retried once the server may have begun: that would cost GPU time twice.
-        "retries": {
-            "attempts": 1,
-            "retryOn": "connect-failure,refused-stream,reset-before-request",
-        },
+        "retries": RETRIES,
     }

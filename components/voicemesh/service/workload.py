@@ -30,23 +30,39 @@ from pulumi_kubernetes.core.v1 import (
     SecurityContextArgs,
     SleepActionArgs,
     TolerationArgs,
+    TopologySpreadConstraintArgs,
     VolumeArgs,
     VolumeMountArgs,
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+from pulumi_kubernetes.policy.v1 import PodDisruptionBudgetSpecArgs
 
 from voicemesh import contract
+from voicemesh.service import pod_storage
 from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant
 
 PORT_NAME: Final = "http"
-UNPRIVILEGED_USER: Final = 10001
-"""The user of the bundled image; one that names none, or root, runs as it too."""
+SERVER_CONTAINER: Final = "speech-server"
 PRE_STOP_SECONDS: Final = 5
 """A pod that ends still takes requests for this long, until every proxy knows."""
 TERMINATION_MARGIN_SECONDS: Final = 15
 STARTUP_PERIOD_SECONDS: Final = 2
 PROBE_TIMEOUT_SECONDS: Final = 5
 SCRATCH_LIMIT: Final = "1Gi"
+SPREAD_OVER: Final = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+_ANNOTATIONS: Final = {
+    "kubectl.kubernetes.io/default-container": SERVER_CONTAINER,
+    # The sidecar adds these metrics to its own, on a port that mutual TLS leaves alone
+    # (https://istio.io/latest/docs/ops/integrations/prometheus/).
+    "prometheus.io/scrape": "true",
+    "prometheus.io/port": str(contract.HTTP_PORT),
+    "prometheus.io/path": contract.METRICS_PATH,
+}
+_CONFINED: Final = SecurityContextArgs(
+    allow_privilege_escalation=False,
+    read_only_root_filesystem=True,
+    capabilities=CapabilitiesArgs(drop=["ALL"]),
+)
 
 
 def termination_grace_seconds(max_stream_seconds: int) -> int:
@@ -54,19 +70,25 @@ def termination_grace_seconds(max_stream_seconds: int) -> int:
     return PRE_STOP_SECONDS + max_stream_seconds + TERMINATION_MARGIN_SECONDS
 
 
-def replacement_seconds(args: TtsVoiceServiceArgs) -> int:
-    """How long it may take until a pod is replaced: its end, the image, and the next one's start.
+def first_start_seconds(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> int:
+    """How long it may take until a pod on a new node speaks: its image, weights and start."""
+    fetching = pod_storage.fetch_seconds(variant.model)
+    return args.image_pull_seconds + fetching + args.startup_seconds
+
+
+def replacement_seconds(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> int:
+    """How long it may take until a pod is replaced: its end, and the next one's start.
 
     Only then does the next pod's turn come, since there is no GPU to start it on before.
     """
     ending = termination_grace_seconds(args.max_stream_seconds)
-    return ending + args.image_pull_seconds + args.startup_seconds
+    return ending + first_start_seconds(args, variant)
 
 
 def rollout_timeouts(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> pulumi.CustomTimeouts:
     """How long the engine waits for a variant's Deployment."""
-    first_start = args.image_pull_seconds + args.startup_seconds
-    one_by_one = variant.maximum_replicas * replacement_seconds(args)
+    first_start = first_start_seconds(args, variant)
+    one_by_one = variant.maximum_replicas * replacement_seconds(args, variant)
     return pulumi.CustomTimeouts(create=f"{first_start}s", update=f"{one_by_one}s")
 
 
@@ -97,19 +119,47 @@ def deployment_spec(
             type="RollingUpdate",
             rolling_update=RollingUpdateDeploymentArgs(max_surge=0, max_unavailable=1),
         ),
-        progress_deadline_seconds=replacement_seconds(args),
+        progress_deadline_seconds=replacement_seconds(args, variant),
         template=PodTemplateSpecArgs(
             metadata=ObjectMetaArgs(
                 labels=pod_labels(service, variant),
-                annotations={"kubectl.kubernetes.io/default-container": "speech-server"},
+                annotations={**_ANNOTATIONS, **pod_storage.pod_annotations(args)},
             ),
-            spec=_pod_spec(args, variant, account),
+            spec=_pod_spec(service, args, variant, account),
         ),
     )
 
 
+def disruption_budget(service: str, variant: VoiceVariant) -> PodDisruptionBudgetSpecArgs:
+    """One pod at a time may be evicted, be it the only one, and any that does not work.
+
+    A budget in pods that must stay would keep the node of a single pod from ever being updated.
+    Its requests go to the other variants meanwhile.
+    """
+    return PodDisruptionBudgetSpecArgs(
+        max_unavailable=1,
+        unhealthy_pod_eviction_policy="AlwaysAllow",
+        selector=LabelSelectorArgs(match_labels=selector_labels(service, variant)),
+    )
+
+
+def topology_spread(service: str, variant: VoiceVariant) -> list[TopologySpreadConstraintArgs]:
+    """Over zones and nodes as evenly as there is room: a GPU elsewhere is better than none."""
+    return [
+        TopologySpreadConstraintArgs(
+            max_skew=1,
+            topology_key=key,
+            when_unsatisfiable="ScheduleAnyway",
+            label_selector=LabelSelectorArgs(match_labels=selector_labels(service, variant)),
+            # During a rollout, the pods that go do not count.
+            match_label_keys=["pod-template-hash"],
+        )
+        for key in SPREAD_OVER
+    ]
+
+
 def _pod_spec(
-    args: TtsVoiceServiceArgs, variant: VoiceVariant, account: pulumi.Input[str]
+    service: str, args: TtsVoiceServiceArgs, variant: VoiceVariant, account: pulumi.Input[str]
 ) -> PodSpecArgs:
     return PodSpecArgs(
         service_account_name=account,
@@ -118,17 +168,23 @@ def _pod_spec(
         enable_service_links=False,
         node_selector=node_selector(args, variant),
         tolerations=tolerations(variant),
+        topology_spread_constraints=topology_spread(service, variant),
         termination_grace_period_seconds=termination_grace_seconds(args.max_stream_seconds),
         security_context=PodSecurityContextArgs(
             run_as_non_root=True,
-            run_as_user=UNPRIVILEGED_USER,
-            run_as_group=UNPRIVILEGED_USER,
-            fs_group=UNPRIVILEGED_USER,
+            # An image that names none, or root, runs as this user too.
+            run_as_user=contract.UNPRIVILEGED_USER,
+            run_as_group=contract.UNPRIVILEGED_USER,
+            fs_group=contract.UNPRIVILEGED_USER,
             seccomp_profile=SeccompProfileArgs(type="RuntimeDefault"),
         ),
+        init_containers=pod_storage.init_containers(args, variant, _CONFINED),
         containers=[_server(args, variant)],
         volumes=[
-            VolumeArgs(name="scratch", empty_dir=EmptyDirVolumeSourceArgs(size_limit=SCRATCH_LIMIT))
+            VolumeArgs(
+                name="scratch", empty_dir=EmptyDirVolumeSourceArgs(size_limit=SCRATCH_LIMIT)
+            ),
+            *pod_storage.volumes(args, variant),
         ],
     )
 
@@ -138,12 +194,16 @@ def node_selector(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> dict[str,
     wanted = {
         contract.NODE_TYPE_LABEL: args.node_type,
         contract.ACCELERATOR_LABEL: variant.accelerator,
+        **variant.node_selector,
     }
     return {label: value for label, value in wanted.items() if value is not None}
 
 
 def tolerations(variant: VoiceVariant) -> list[TolerationArgs]:
-    """Taints of the nodes that a variant may run on: those with GPUs, if it uses any."""
+    """Taints of the nodes that a variant may run on: those with GPUs, if it uses any.
+
+    Never that of nodes for offline work.
+    """
     if variant.gpu_count == 0:
         return []
     return [
@@ -158,18 +218,20 @@ def tolerations(variant: VoiceVariant) -> list[TolerationArgs]:
 
 def _server(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> ContainerArgs:
     return ContainerArgs(
-        name="speech-server",
+        name=SERVER_CONTAINER,
         image=variant.image,
         image_pull_policy="IfNotPresent",
         ports=[ContainerPortArgs(name=PORT_NAME, container_port=contract.HTTP_PORT)],
-        env=_environment(args, variant.environment),
+        env=[
+            *_environment(args, variant.environment),
+            *pod_storage.server_environment(args, variant),
+        ],
         resources=_resources(variant),
-        security_context=SecurityContextArgs(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=CapabilitiesArgs(drop=["ALL"]),
-        ),
-        volume_mounts=[VolumeMountArgs(name="scratch", mount_path="/tmp")],  # noqa: S108
+        security_context=_CONFINED,
+        volume_mounts=[
+            VolumeMountArgs(name="scratch", mount_path="/tmp"),  # noqa: S108
+            *pod_storage.server_mounts(args, variant),
+        ],
         lifecycle=LifecycleArgs(
             pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=PRE_STOP_SECONDS))
         ),
@@ -195,7 +257,8 @@ def _resources(variant: VoiceVariant) -> ResourceRequirementsArgs:
     gpus = {variant.gpu_resource: str(variant.gpu_count)} if variant.gpu_count else {}
     requests = variant.size.requests
     return ResourceRequirementsArgs(
-        requests={**requests, **gpus}, limits={"memory": requests["memory"], **gpus}
+        requests={**requests, **pod_storage.disk_requests(variant.model), **gpus},
+        limits={"memory": requests["memory"], **gpus},
     )
 
 
