@@ -1,1 +1,1 @@
-"""What AWS does by itself, later: evaluators of stored configurations, with a fake clock."""
+"""What stored configurations lead to, by the rules of who acts on them, with a fake clock."""
