@@ -7,6 +7,8 @@ that components register.
     recording = record(program)
     service = recording.one("kubernetes:core/v1:Service")
     assert service.parent == recording.one("voicemesh:index:TtsVoiceService").urn
+
+No provider checks the inputs, and transforms and hooks do not run: that takes an engine.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +24,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2, struct_pb2
 from google.protobuf.json_format import MessageToDict
 from pulumi.runtime import mocks, rpc, settings
 from pulumi.runtime.proto import resource_pb2
 
 _SECRET_SIGNATURE = rpc._special_sig_key
 _STACK = "pulumi:pulumi:Stack"
+_STACK_REFERENCE = "pulumi:pulumi:StackReference"
+
+
+@dataclass(frozen=True)
+class SecretValue:
+    """A secret value of a configuration, or among the outputs of another stack."""
+
+    value: Any = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Registration:
     type: str
     name: str
     custom: bool
+    """Whether a provider makes it; False for components."""
     parent: str
     """URN of the parent; the stack's for what the program declares itself."""
     provider: str
@@ -49,11 +61,30 @@ class Registration:
     depends_on: frozenset[str]
     """URNs of all resources that it waits for."""
     protect: bool
+    retain_on_delete: bool
+    delete_before_replace: bool
     aliases: tuple[Any, ...]
     ignore_changes: tuple[str, ...]
+    """Paths under their names on the wire, as are `replace_on_changes`."""
+    replace_on_changes: tuple[str, ...]
+    import_id: str
+    """Id of the existing object that it takes over; empty for none."""
     custom_timeouts: Mapping[str, str]
     outputs: Mapping[str, Any] | None = None
     """What a component registered; None where it registered nothing."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """One resource that the program does not own, but looks at: `Service.get`, `StackReference`."""
+
+    urn: str
+    type: str
+    name: str
+    id: str
+    parent: str
+    provider: str
+    depends_on: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +93,11 @@ class Recording:
 
     registrations: tuple[Registration, ...]
     exports: Mapping[str, Any] = field(default_factory=dict)
-    """The stack's outputs."""
+    """The stack's outputs, secrets revealed."""
+    secret_exports: frozenset[str] = frozenset()
+    """Names of the outputs that are secret, or contain a secret."""
+    reads: tuple[Read, ...] = ()
+    """What was looked at, in order."""
 
     def of_type(self, type_: str) -> list[Registration]:
         """All resources of a type, in the order of their declaration."""
@@ -115,17 +150,31 @@ class EchoMocks(mocks.Mocks):
 
 
 class RecordingMonitor(mocks.MockMonitor):
-    """Pulumi's mock monitor, which also keeps each registration with its options."""
+    """Pulumi's mock monitor, which also keeps each registration with its options.
 
-    def __init__(self, resource_mocks: mocks.Mocks) -> None:
+    Args:
+        resource_mocks: outputs of the resources.
+        stacks: outputs of the stacks that may be referred to, by name.
+    """
+
+    def __init__(
+        self, resource_mocks: mocks.Mocks, stacks: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         super().__init__(resource_mocks)
+        self._stacks = stacks or {}
         self._registrations: dict[str, Registration] = {}
+        self._reads: list[Read] = []
         self._exports: Mapping[str, Any] = {}
 
     @property
     def recording(self) -> Recording:
         """What has been declared so far."""
-        return Recording(tuple(self._registrations.values()), self._exports)
+        return Recording(
+            tuple(self._registrations.values()),
+            _plain(self._exports),
+            frozenset(name for name, value in self._exports.items() if _secret_paths(value)),
+            tuple(self._reads),
+        )
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
         """As the engine does: the types of all ancestors, without the stack's."""
@@ -140,13 +189,47 @@ class RecordingMonitor(mocks.MockMonitor):
         return response
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
-        outputs = _plain(MessageToDict(request.outputs))
+        outputs = MessageToDict(request.outputs)
         if request.urn.split("::")[2] == _STACK:
             self._exports = outputs
         else:
             known = self._registrations[request.urn]
-            self._registrations[request.urn] = replace(known, outputs=outputs)
+            self._registrations[request.urn] = replace(known, outputs=_plain(outputs))
         return empty_pb2.Empty()
+
+    def ReadResource(self, request: Any) -> Any:
+        if request.type == _STACK_REFERENCE:
+            response = self._referred(request)
+        else:
+            response = super().ReadResource(request)
+        self._reads.append(
+            Read(
+                urn=response.urn,
+                type=request.type,
+                name=request.name,
+                id=request.id,
+                parent=request.parent,
+                provider=request.provider,
+                depends_on=frozenset(request.dependencies),
+            )
+        )
+        return response
+
+    def _referred(self, request: Any) -> resource_pb2.ReadResourceResponse:
+        if request.id not in self._stacks:
+            known = ", ".join(self._stacks) or "none"
+            raise LookupError(f"no outputs are given for the stack {request.id!r}; given: {known}")
+        outputs = self._stacks[request.id]
+        properties = struct_pb2.Struct()
+        properties.update(
+            {
+                "name": request.id,
+                "outputs": {name: _revealed(value) for name, value in outputs.items()},
+                "secretOutputNames": [n for n, value in outputs.items() if _has_secret(value)],
+            }
+        )
+        urn = self.make_urn(request.parent, request.type, request.name)
+        return resource_pb2.ReadResourceResponse(urn=urn, properties=properties)
 
     def _keep(self, registration: Registration) -> None:
         if registration.urn in self._registrations:
@@ -160,7 +243,8 @@ def record(
     *,
     project: str = "voicemesh",
     stack: str = "test",
-    config: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    stacks: Mapping[str, Mapping[str, Any]] | None = None,
     resource_mocks: mocks.Mocks | None = None,
     preview: bool = False,
 ) -> Recording:
@@ -168,13 +252,18 @@ def record(
 
     Args:
         program: declares resources; what it raises, and what any of its outputs raises, is raised.
-        config: the stack's configuration, by full key; objects as JSON, as the engine passes them.
+        config: the stack's configuration, by key; a key without a namespace is the project's.
+            Strings are passed as they are, other values as JSON, as the engine does. A value in a
+            `SecretValue` is a secret of the configuration.
+        stacks: outputs of the stacks that the program refers to, by the names that it uses.
+            A value that is, or contains, a `SecretValue` is a secret output.
         resource_mocks: outputs of the resources; by default their inputs.
         preview: whether the engine says that it only previews.
     """
-    monitor = RecordingMonitor(resource_mocks or EchoMocks())
+    monitor = RecordingMonitor(resource_mocks or EchoMocks(), stacks)
+    values = {key if ":" in key else f"{project}:{key}": v for key, v in (config or {}).items()}
     # Pulumi keeps its state in context variables: a context of its own leaves none behind.
-    contextvars.Context().run(_run, program, monitor, project, stack, dict(config or {}), preview)
+    contextvars.Context().run(_run, program, monitor, project, stack, values, preview)
     return monitor.recording
 
 
@@ -183,7 +272,7 @@ def _run(
     monitor: RecordingMonitor,
     project: str,
     stack: str,
-    config: dict[str, str],
+    config: Mapping[str, Any],
     preview: bool,
 ) -> None:
     pulumi.runtime.configure(
@@ -195,9 +284,34 @@ def _run(
             engine=mocks.MockEngine(logging.getLogger(__name__)),
         )
     )
-    pulumi.runtime.set_all_config(config, [])
+    pulumi.runtime.set_all_config(
+        {key: _as_config(_revealed(value)) for key, value in config.items()},
+        [key for key, value in config.items() if _has_secret(value)],
+    )
     with asyncio.Runner() as runner:
         runner.run(_run_in_stack(program))
+
+
+def _as_config(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, SecretValue):
+        return _revealed(value.value)
+    if isinstance(value, Mapping):
+        return {key: _revealed(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_revealed(entry) for entry in value]
+    return value
+
+
+def _has_secret(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_secret, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_secret, value))
+    return isinstance(value, SecretValue)
 
 
 async def _run_in_stack(program: Callable[[], None]) -> None:
@@ -232,8 +346,12 @@ def _registration(urn: str, request: resource_pb2.RegisterResourceRequest) -> Re
         secret_paths=frozenset(_secret_paths(wire)),
         depends_on=frozenset(request.dependencies),
         protect=request.protect,
+        retain_on_delete=request.retainOnDelete,
+        delete_before_replace=request.deleteBeforeReplace,
         aliases=tuple(MessageToDict(alias) for alias in request.aliases),
         ignore_changes=tuple(request.ignoreChanges),
+        replace_on_changes=tuple(request.replaceOnChanges),
+        import_id=request.importId,
         custom_timeouts={
             name: getattr(timeouts, name)
             for name in ("create", "update", "delete")

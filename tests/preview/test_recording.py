@@ -9,7 +9,7 @@ from pulumi_kubernetes.core.v1 import ConfigMap, Secret
 
 from tests.preview import rules
 from voicemesh import TenantNamespace, TenantNamespaceArgs, TenantQuota
-from voicemesh.testing import Recording, record
+from voicemesh.testing import Recording, SecretValue, record
 
 TENANT = TenantNamespaceArgs("tts", TenantQuota(4, 8, 20))
 
@@ -137,3 +137,80 @@ def test_looking_for_one_of_several_says_which_there_are() -> None:
 
     with pytest.raises(LookupError, match=r"2 resources .* \['one', 'two'\]"):
         record(program).one("kubernetes:core/v1:ConfigMap")
+
+
+def test_outputs_of_other_stacks_are_given_and_secrets_among_them_stay_secret() -> None:
+    def program() -> None:
+        platform = pulumi.StackReference("acme/voicemesh/prod")
+        ConfigMap("seen", data={"gateway": platform.require_output("gatewayRef")})
+        pulumi.export("token", platform.require_output("token"))
+        pulumi.export("missing", platform.get_output("missing"))
+
+    outputs = {"gatewayRef": "istio-ingress/public", "token": SecretValue("hunter2")}
+    recording = record(program, stacks={"acme/voicemesh/prod": outputs})
+    seen = recording.one("kubernetes:core/v1:ConfigMap")
+    assert seen.inputs["data"] == {"gateway": "istio-ingress/public"}
+    assert recording.exports == {"token": "hunter2"}
+    assert recording.secret_exports == {"token"}
+    assert [(read.type, read.id) for read in recording.reads] == [
+        ("pulumi:pulumi:StackReference", "acme/voicemesh/prod")
+    ]
+
+
+def test_a_reference_to_a_stack_without_given_outputs_is_refused_by_name() -> None:
+    def program() -> None:
+        pulumi.StackReference("acme/voicemesh/prod")
+
+    with pytest.raises(LookupError, match=r"'acme/voicemesh/prod'; given: acme/voicemesh/dev"):
+        record(program, stacks={"acme/voicemesh/dev": {}})
+
+
+def test_configuration_is_given_as_python_values() -> None:
+    def program() -> None:
+        config = pulumi.Config()
+        assert config.require_object("layers") == ["services"]
+        assert config.require_bool("deletionProtection") is True
+        assert pulumi.Config("aws").require("region") == "eu-west-1"
+        pulumi.export("password", config.require_secret("password"))
+
+    config = {
+        "layers": ["services"],
+        "deletionProtection": True,
+        "aws:region": "eu-west-1",
+        "password": SecretValue("hunter2"),
+    }
+    recording = record(program, config=config)
+    assert recording.secret_exports == {"password"}
+    assert "hunter2" not in repr(config)
+
+
+def test_what_a_program_looks_at_is_kept_apart_from_what_it_declares() -> None:
+    def program() -> None:
+        made = ConfigMap("made")
+        ConfigMap.get("seen", "tts/seen", pulumi.ResourceOptions(depends_on=[made]))
+
+    recording = record(program)
+    assert [r.name for r in recording.registrations] == ["made"]
+    (read,) = recording.reads
+    assert (read.name, read.id, read.depends_on) == (
+        "seen",
+        "tts/seen",
+        {recording.registrations[0].urn},
+    )
+
+
+def test_options_that_decide_about_replacement_and_deletion_are_seen() -> None:
+    options = pulumi.ResourceOptions(
+        delete_before_replace=True,
+        replace_on_changes=["data"],
+        retain_on_delete=True,
+        import_="tts/kept",
+    )
+    seen = record(lambda: ConfigMap("it", opts=options) and None).registrations[0]
+    assert seen.delete_before_replace
+    assert seen.retain_on_delete
+    assert seen.replace_on_changes == ("data",)
+    assert seen.import_id == "tts/kept"
+    plain = record(lambda: ConfigMap("it") and None).registrations[0]
+    assert (plain.delete_before_replace, plain.retain_on_delete) == (False, False)
+    assert (plain.replace_on_changes, plain.import_id) == ((), "")
