@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import pulumi
+from pulumi_kubernetes.core.v1 import Namespace
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from voicemesh import contract
@@ -101,7 +102,7 @@ class ClusterAddons(pulumi.ComponentResource):
         chart: str,
         version: str,
         values: dict[str, Any],
-        namespace: pulumi.Resource,
+        namespace: Namespace,
     ) -> Release:
         return Release(
             f"{name}-{chart}",
