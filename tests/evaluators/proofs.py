@@ -104,13 +104,13 @@ def no_needed_image_expires(policy_text: str, kept_days: int = 14) -> Iterator[s
     a repository as full as one can be; what is neither does expire in the end.
     """
     yield from faults_among(policy_text, [*_images(_TAGS, _AGES_DAYS)], NOON, kept_days)
-    crowd = (f"{prefix}{number}" for number in range(MOST_IMAGES // 2) for prefix in _NEEDED)
-    crowded = [Image(tag, NOON - timedelta(days=1000), frozenset({tag})) for tag in crowd]
-    yield from faults_among(policy_text, crowded, NOON, kept_days)
     yield from _faults_of_manifest_lists(policy_text, kept_days)
     useless = [*_images([tags for tags in _TAGS if not _is_needed(tags)], [LONG_AFTER_DAYS])]
     for image in ecr_lifecycle.left(policy_text, useless, NOON):
         yield f"an image tagged {sorted(image.tags)} never expires"
+    crowd = (f"{prefix}{number}" for number in range(MOST_IMAGES // 2) for prefix in _NEEDED)
+    crowded = [Image(tag, NOON - timedelta(days=1000), frozenset({tag})) for tag in crowd]
+    yield from faults_among(policy_text, crowded, NOON, kept_days)
 
 
 def faults_among(
