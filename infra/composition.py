@@ -5,55 +5,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
-from infra.environment import (
-    Aws,
-    Cluster,
-    Environment,
-    FaultyEnvironmentError,
-    Gateway,
-    Host,
-    Layer,
-    Mesh,
-    Storage,
-    Tenant,
-    Variant,
-    Voice,
+from infra.environment import Environment, FaultyEnvironmentError, Layer
+from infra.environment.arguments import PROJECT_ROOT
+from infra.environment.capacity import GpuNodes
+from infra.environment.loading import refuse_misplaced_voices
+from infra.layers.cluster import (
+    EksCluster,
+    Outputs,
+    StoredVoices,
+    make_eks,
+    make_registry,
+    make_storage,
+    outputs_of,
+    referenced_eks,
+    referenced_storage,
 )
-from voicemesh import (
-    ChartSource,
-    GatewayHost,
-    IstioMesh,
-    IstioMeshArgs,
-    ProxyBuild,
-    PublicGateway,
-    PublicGatewayArgs,
-    ServiceType,
-    TenantNamespace,
-    TenantNamespaceArgs,
-    TenantQuota,
-    TtsVoiceService,
-    TtsVoiceServiceArgs,
-    VoiceVariant,
-)
-
-PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
-
-Outputs = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Platform:
-    """What the services of an environment stand on."""
-
-    mesh: IstioMesh
-    gateway: PublicGateway
+from infra.layers.platform import make_platform
+from infra.layers.providers import aws_provider, kubernetes_provider
+from infra.layers.services import Ground, make_services
 
 
 def build(environment: Environment) -> Outputs:
@@ -63,16 +38,58 @@ def build(environment: Environment) -> Outputs:
         FaultyEnvironmentError: the kubeconfig cannot be read.
         voicemesh.ArgumentsError: a component refuses its arguments.
     """
-    options = pulumi.ResourceOptions(providers=[_kubernetes_provider(environment.cluster)])
-    platform, outputs = _platform(environment, options)
-    outputs |= _storage(environment.storage, environment.aws)
-    if Layer.SERVICES in environment.layers:
-        outputs |= _services(environment, platform, options)
+    in_aws = _aws_options(environment)
+    eks, storage, outputs = _cluster(environment, in_aws)
+    # It is there exactly where the stack owns the platform.
+    if environment.gateway is None:
+        return outputs
+    in_kubernetes = _kubernetes_options(environment, eks)
+    platform, platform_outputs = make_platform(environment, environment.gateway, eks, in_kubernetes)
+    outputs |= platform_outputs
+    if environment.owns(Layer.SERVICES):
+        labels = _where_voices_fit(environment, platform.injection_labels, eks)
+        ground = Ground(labels, platform.gateway, storage, eks, in_kubernetes, in_aws)
+        outputs |= make_services(environment, ground)
     return outputs
 
 
-def _kubernetes_provider(cluster: Cluster) -> kubernetes.Provider:
-    path = PROJECT_ROOT / Path(cluster.kubeconfig).expanduser()
+def _cluster(
+    environment: Environment, in_aws: pulumi.ResourceOptions
+) -> tuple[EksCluster | None, StoredVoices | None, Outputs]:
+    """Cluster and bucket, made here or by another stack, and the outputs of what is made here."""
+    eks, storage, outputs = None, None, Outputs()
+    if environment.cluster is not None and environment.cluster.stack is not None:
+        reference = pulumi.StackReference(environment.cluster.stack)
+        eks, storage = referenced_eks(reference), referenced_storage(reference)
+    name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
+    if environment.eks is not None:
+        eks = make_eks(environment.eks, name, in_aws)
+        outputs |= outputs_of(eks)
+    if environment.registry is not None:
+        outputs |= make_registry(environment.registry, name, in_aws)
+    if environment.storage is not None:
+        storage = make_storage(environment.storage, name, in_aws)
+        outputs |= outputs_of(storage)
+    return eks, storage, outputs
+
+
+def _aws_options(environment: Environment) -> pulumi.ResourceOptions:
+    if environment.aws is None:
+        return pulumi.ResourceOptions()
+    return pulumi.ResourceOptions(providers=[aws_provider(environment.aws)])
+
+
+def _kubernetes_options(environment: Environment, eks: EksCluster | None) -> pulumi.ResourceOptions:
+    if eks is not None:
+        provider = kubernetes_provider(eks.kubeconfig)
+    else:
+        provider = _provider_of_file(environment)
+    return pulumi.ResourceOptions(providers=[provider])
+
+
+def _provider_of_file(environment: Environment) -> pulumi.ProviderResource:
+    cluster = environment.cluster
+    path = PROJECT_ROOT / Path((cluster and cluster.kubeconfig) or "").expanduser()
     try:
         content = path.read_text()
     except OSError as error:
@@ -80,184 +97,22 @@ def _kubernetes_provider(cluster: Cluster) -> kubernetes.Provider:
         raise FaultyEnvironmentError(
             [f"voicemesh:cluster.kubeconfig: cannot read {path}: {reason}"]
         ) from error
-    return kubernetes.Provider(
-        "cluster", kubeconfig=pulumi.Output.secret(content), context=cluster.context
-    )
+    return kubernetes_provider(content, cluster and cluster.context)
 
 
-def _platform(
-    environment: Environment, options: pulumi.ResourceOptions
-) -> tuple[Platform, Outputs]:
-    charts = _charts(environment.mesh)
-    mesh = IstioMesh(
-        "mesh", _mesh_args(environment.mesh, charts, environment.max_stream_seconds), options
-    )
-    gateway = PublicGateway(
-        "public-gateway",
-        _gateway_args(environment.gateway, charts, mesh, environment.max_stream_seconds),
-        options,
-    )
-    outputs: Outputs = {
-        "istioVersion": mesh.version,
-        "gateway": {
-            "ref": gateway.gateway_ref,
-            "namespace": gateway.namespace,
-            "principal": gateway.principal,
-            "address": gateway.address,
-        },
-    }
-    return Platform(mesh, gateway), outputs
+def _where_voices_fit(
+    environment: Environment, labels: pulumi.Output[Mapping[str, str]], eks: EksCluster | None
+) -> pulumi.Output[Mapping[str, str]]:
+    """Labels of the tenants' namespaces, once there are nodes that can run all voices."""
+    if eks is None:
+        return labels
 
+    def check(known: list[Any]) -> Mapping[str, str]:
+        labels, groups = known
+        try:
+            refuse_misplaced_voices(environment, map(GpuNodes.from_output, groups))
+        except FaultyEnvironmentError as error:
+            raise pulumi.RunError(str(error)) from error
+        return labels
 
-def _charts(mesh: Mesh) -> ChartSource:
-    if mesh.chart_directory is not None:
-        return ChartSource(directory=str(PROJECT_ROOT / mesh.chart_directory))
-    return ChartSource(repository=mesh.chart_repository, version=mesh.chart_version)
-
-
-def _mesh_args(mesh: Mesh, charts: ChartSource, max_stream_seconds: int) -> IstioMeshArgs:
-    sizes = {name: size.compute for name, size in mesh.given("istiod", "cni").items() if size}
-    further: dict[str, Any] = {**mesh.given("image_hub", "image_tag"), **sizes}
-    return IstioMeshArgs(
-        charts=charts,
-        proxy_build=ProxyBuild(mesh.proxy_build),
-        istiod_replicas=mesh.istiod_replicas,
-        sidecar=mesh.sidecar_size,
-        max_stream_seconds=max_stream_seconds,
-        **further,
-    )
-
-
-def _gateway_args(
-    gateway: Gateway, charts: ChartSource, mesh: IstioMesh, max_stream_seconds: int
-) -> PublicGatewayArgs:
-    size: dict[str, Any] = {"size": gateway.size.compute} if gateway.size else {}
-    return PublicGatewayArgs(
-        hosts=[_gateway_host(host) for host in gateway.hosts],
-        charts=charts,
-        injection_labels=mesh.injection_labels,
-        service_type=ServiceType(gateway.service_type),
-        http_node_port=gateway.http_node_port,
-        https_node_port=gateway.https_node_port,
-        service_annotations=gateway.service_annotations,
-        replicas=gateway.replicas,
-        max_stream_seconds=max_stream_seconds,
-        **size,
-    )
-
-
-def _gateway_host(host: Host) -> GatewayHost:
-    key = host.private_key
-    return GatewayHost(
-        name=host.name,
-        secret_name=host.secret_name,
-        certificate=host.certificate,
-        private_key=pulumi.Output.secret(key.get_secret_value()) if key else None,
-        namespace=host.tenant,
-    )
-
-
-def _storage(storage: Storage | None, account: Aws | None) -> Outputs:
-    if storage is None or account is None:
-        return {}
-    # Only an environment with storage pays for loading the AWS SDK.
-    from voicemesh import VoiceStorage, VoiceStorageArgs
-
-    made = VoiceStorage(
-        "voices",
-        VoiceStorageArgs(
-            bucket_name=storage.bucket,
-            output_days=storage.output_days,
-            deletion_protection=storage.deletion_protection,
-        ),
-        pulumi.ResourceOptions(providers=[_aws_provider(account)]),
-    )
-    return {"bucket": made.bucket, "bucketKeyArn": made.key_arn}
-
-
-def _aws_provider(account: Aws) -> pulumi.ProviderResource:
-    import pulumi_aws as aws
-
-    keys: dict[str, Any] = {
-        name: pulumi.Output.secret(value.get_secret_value())
-        for name, value in account.given("access_key", "secret_key").items()
-        if value is not None
-    }
-    if account.endpoint is None:
-        return aws.Provider("aws", region=account.region, **keys)
-    endpoints = aws.ProviderEndpointArgs(s3=account.endpoint, kms=account.endpoint)
-    return aws.Provider(
-        "aws",
-        region=account.region,
-        endpoints=[endpoints],
-        s3_use_path_style=True,
-        skip_credentials_validation=True,
-        skip_metadata_api_check=True,
-        skip_requesting_account_id=True,
-        **keys,
-    )
-
-
-def _services(
-    environment: Environment, platform: Platform, options: pulumi.ResourceOptions
-) -> Outputs:
-    tenants = {
-        tenant.name: TenantNamespace(tenant.name, _tenant_args(tenant, platform.mesh), options)
-        for tenant in environment.tenants
-    }
-    voices = {
-        f"{voice.tenant}-{voice.name}": TtsVoiceService(
-            f"{voice.tenant}-{voice.name}",
-            _voice_args(
-                voice, tenants[voice.tenant], platform.gateway, environment.max_stream_seconds
-            ),
-            options,
-        )
-        for voice in environment.voices
-    }
-    return {
-        "namespaces": [tenant.namespace for tenant in tenants.values()],
-        "urls": {name: voice.urls for name, voice in voices.items()},
-        "hosts": {name: voice.host for name, voice in voices.items()},
-        "versions": {name: voice.versions for name, voice in voices.items()},
-    }
-
-
-def _tenant_args(tenant: Tenant, mesh: IstioMesh) -> TenantNamespaceArgs:
-    quota = tenant.quota
-    return TenantNamespaceArgs(
-        name=tenant.name,
-        quota=TenantQuota(quota.cpu_cores, quota.memory_gib, quota.pods, quota.gpus),
-        injection_labels=mesh.injection_labels,
-    )
-
-
-def _voice_args(
-    voice: Voice, tenant: TenantNamespace, gateway: PublicGateway, max_stream_seconds: int
-) -> TtsVoiceServiceArgs:
-    return TtsVoiceServiceArgs(
-        namespace=tenant.namespace,
-        variants=[_variant(variant) for variant in voice.variants],
-        service_name=voice.name,
-        hosts=voice.hosts,
-        gateway_ref=gateway.gateway_ref,
-        node_type=voice.node_type,
-        max_stream_seconds=max_stream_seconds,
-        startup_seconds=voice.startup_seconds,
-        image_pull_seconds=voice.image_pull_seconds,
-    )
-
-
-def _variant(variant: Variant) -> VoiceVariant:
-    return VoiceVariant(
-        name=variant.name,
-        version=variant.version,
-        image=variant.image,
-        weight=variant.weight,
-        replicas=variant.replicas,
-        size=variant.size.compute,
-        accelerator=variant.accelerator,
-        gpu_count=variant.gpu_count,
-        gpu_resource=variant.gpu_resource,
-        environment=variant.environment,
-    )
+    return pulumi.Output.all(labels, eks.gpu_nodes).apply(check)

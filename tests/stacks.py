@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
+from voicemesh.testing import SecretValue
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = "voicemesh"
+STACKS: Final = ("local", "dev", "staging", "prod-cluster", "prod")
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\ncertificate\n-----END CERTIFICATE-----\n"
 PRIVATE_KEY = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
 SECRET_KEY = "secret-access-key"
+ENCRYPTED: Final = frozenset({"gateway", "aws"})
+"""Keys of the stack `local` in which `up` encrypts something."""
 
 
 def local_values() -> dict[str, Any]:
     """The configuration of the stack `local` by top-level key, with what `up` adds to it."""
-    values = deepcopy(_committed("local"))
+    values = stack_values("local")
     for host in values["gateway"]["hosts"]:
         host |= {"certificate": CERTIFICATE, "privateKey": PRIVATE_KEY}
     values["aws"] |= {"accessKey": "access", "secretKey": SECRET_KEY}
     return values
 
 
-def as_engine_config(values: Mapping[str, Any]) -> dict[str, str]:
-    """A configuration as the engine hands it to a program: by full key, objects as JSON."""
-    return {f"{PROJECT}:{key}": json.dumps(value) for key, value in values.items()}
+def stack_values(stack: str) -> dict[str, Any]:
+    """What is committed of a stack's configuration, by top-level key."""
+    return deepcopy(_committed(stack))
+
+
+def as_engine_config(values: Mapping[str, Any], encrypted: frozenset[str]) -> dict[str, Any]:
+    """A configuration as `voicemesh.testing.record` takes it."""
+    return {key: SecretValue(v) if key in encrypted else v for key, v in values.items()}
 
 
 def changed(values: Mapping[str, Any], *path: str | int, to: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preview.program import record_program
+from tests.preview.program import record_local
 from tests.stacks import local_values
 from voicemesh.testing import Recording
 
@@ -21,4 +21,4 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local(kubeconfig: Path) -> Recording:
     """Everything that the embedded environment declares."""
-    return record_program(local_values(), kubeconfig)
+    return record_local(local_values(), kubeconfig)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.stacks import ROOT, as_engine_config, changed
+from tests.stacks import ENCRYPTED, ROOT, as_engine_config, changed
 from voicemesh.testing import EchoMocks, Recording, record
 
 _AWS_OUTPUTS = {
@@ -16,13 +16,25 @@ _AWS_OUTPUTS = {
 }
 
 
-def record_program(values: Mapping[str, Any], kubeconfig: Path, stack: str = "local") -> Recording:
-    """What the program declares for a configuration, on a cluster with the given kubeconfig."""
-    config = as_engine_config(changed(values, "cluster", "kubeconfig", to=str(kubeconfig)))
+def record_local(values: Mapping[str, Any], kubeconfig: Path) -> Recording:
+    """What the program declares for the embedded environment, with the given kubeconfig."""
+    values = changed(values, "cluster", "kubeconfig", to=str(kubeconfig))
+    return record_program("local", values, encrypted=ENCRYPTED)
+
+
+def record_program(
+    stack: str,
+    values: Mapping[str, Any],
+    *,
+    encrypted: frozenset[str] = frozenset(),
+    stacks: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Recording:
+    """What the program declares for a configuration."""
     return record(
         _run_as_the_engine_does,
         stack=stack,
-        config=config,
+        config=as_engine_config(values, encrypted),
+        stacks=stacks,
         resource_mocks=EchoMocks(outputs=_AWS_OUTPUTS),
     )
 

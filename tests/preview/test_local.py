@@ -12,7 +12,7 @@ import pytest
 
 from infra.local.topology import NODES
 from tests.preview import rules
-from tests.preview.program import record_program
+from tests.preview.program import record_local
 from tests.preview.rules import (
     DEPLOYMENT,
     DESTINATION_RULE,
@@ -190,6 +190,7 @@ def test_rule_holds_and_notices_the_fault(
 def test_the_stack_tells_what_its_users_need(local: Recording) -> None:
     assert local.exports == {
         "bucket": "voicemesh-local",
+        "bucketArn": "arn:aws:s3:::voicemesh-local",
         "bucketKeyArn": "arn:aws:kms:us-east-1:123456789012:key/1",
         "gateway": {
             "address": None,
@@ -198,6 +199,7 @@ def test_the_stack_tells_what_its_users_need(local: Recording) -> None:
             "ref": "istio-ingress/public-gateway",
         },
         "hosts": {"tts-speech": "speech.tts.svc.cluster.local"},
+        "injectionLabels": {"istio-injection": "enabled"},
         "istioVersion": "1.31.0",
         "namespaces": ["tts"],
         "urls": {"tts-speech": ["https://tts.voicemesh.localhost"]},
@@ -224,7 +226,7 @@ def test_a_second_voice_and_a_second_tenant_need_only_configuration(kubeconfig: 
     second = {**values["voices"][0], "name": "second", "hosts": []}
     values = changed(values, "tenants", "+", to=tenant)
     values = changed(values, "tenants", 0, "quota", "gpus", to={"nvidia.com/gpu": 6})
-    recording = record_program(
+    recording = record_local(
         changed(changed(values, "voices", "+", to=voice), "voices", "+", to=second), kubeconfig
     )
     assert [list(rule(recording)) for rule in INVARIANTS] == [[] for _ in INVARIANTS]
@@ -233,7 +235,7 @@ def test_a_second_voice_and_a_second_tenant_need_only_configuration(kubeconfig: 
 
 def test_an_environment_without_storage_declares_nothing_of_aws(kubeconfig: Path) -> None:
     values = changed(changed(local_values(), "storage", to={}), "aws", to={})
-    recording = record_program(values, kubeconfig)
+    recording = record_local(values, kubeconfig)
     assert not [r for r in recording.registrations if "aws" in r.type]
     assert "bucket" not in recording.exports
 
@@ -241,7 +243,7 @@ def test_an_environment_without_storage_declares_nothing_of_aws(kubeconfig: Path
 def test_a_platform_alone_has_no_tenants(kubeconfig: Path) -> None:
     values = changed(local_values(), "layers", to=["platform"])
     values = changed(changed(values, "tenants", to=[]), "voices", to=[])
-    recording = record_program(values, kubeconfig)
+    recording = record_local(values, kubeconfig)
     assert {component.type for component in recording.components()} == {
         "voicemesh:index:IstioMesh",
         "voicemesh:index:PublicGateway",
@@ -251,7 +253,7 @@ def test_a_platform_alone_has_no_tenants(kubeconfig: Path) -> None:
 
 def test_a_missing_kubeconfig_ends_the_program_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(pulumi.RunError) as refusal:
-        record_program(local_values(), tmp_path / "nowhere")
+        record_local(local_values(), tmp_path / "nowhere")
     assert "voicemesh:cluster.kubeconfig: cannot read" in str(refusal.value)
     assert str(tmp_path / "nowhere") in str(refusal.value)
 
@@ -260,5 +262,5 @@ def test_a_faulty_configuration_ends_the_program_before_anything_is_declared(
     kubeconfig: Path,
 ) -> None:
     values = changed(local_values(), "voices", 0, "variants", 0, "weight", to=80)
-    with pytest.raises(pulumi.RunError, match="weights add up to 80"):
-        record_program(values, kubeconfig)
+    with pytest.raises(pulumi.RunError, match="weights that add up to 100"):
+        record_local(values, kubeconfig)

@@ -1,0 +1,168 @@
+"""What is wrong between sections that are each well-formed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from infra.environment.arguments import is_absolute, uses_own_bucket
+from infra.environment.model import Environment, Layer
+from infra.environment.section import Faults, path, repeated
+from infra.environment.services import Voice
+from voicemesh import contract
+
+RESERVED_NAMESPACES: Final = frozenset(
+    {"default", "kube-system", "kube-public", "kube-node-lease"}
+    | {"istio-system", "istio-cni", contract.GATEWAY_NAMESPACE, contract.MONITORING_NAMESPACE}
+    | {contract.GPU_SYSTEM_NAMESPACE, contract.CONTROLLER_NAMESPACE}
+)
+_OWN_MODEL: Final = re.compile(rf"{contract.MODELS_PREFIX}([^/]+/)+")
+
+_SECTIONS_OF_LAYER: Final = {
+    Layer.CLUSTER: ("eks", "registry"),
+    Layer.PLATFORM: ("addons", "mesh", "gateway"),
+    Layer.SERVICES: ("tenants", "voices"),
+}
+
+
+def contradictions(environment: Environment) -> Faults:
+    """Every contradiction that can be seen without knowing what a component allows."""
+    yield from _layer_faults(environment)
+    yield from _cluster_faults(environment)
+    yield from _aws_faults(environment)
+    yield from _host_faults(environment)
+    yield from _name_faults(environment)
+    yield from _data_faults(environment)
+
+
+def _layer_faults(environment: Environment) -> Faults:
+    owned = ", ".join(sorted(environment.layers))
+    for layer, sections in _SECTIONS_OF_LAYER.items():
+        for section in sections:
+            if getattr(environment, section) and not environment.owns(layer):
+                yield f"{path(section)}: belongs to the layer {layer}, but layers are {owned}"
+    if environment.owns(Layer.SERVICES) and not environment.owns(Layer.PLATFORM):
+        yield f"{path('layers')}: services need the layer platform in the same stack"
+    if environment.owns(Layer.CLUSTER) and environment.eks is None:
+        yield f"{path('eks')}: missing; the layer cluster makes what it says"
+    if environment.owns(Layer.PLATFORM) and environment.gateway is None:
+        yield f"{path('gateway')}: missing; the layer platform makes what it says"
+
+
+def _cluster_faults(environment: Environment) -> Faults:
+    given = environment.cluster is not None
+    if environment.owns(Layer.CLUSTER) and given:
+        yield f"{path('cluster')}: names another's cluster, but the layer cluster makes one"
+    if not environment.owns(Layer.CLUSTER) and not given:
+        yield f"{path('cluster')}: missing; name a kubeconfig, or the stack that owns the cluster"
+    if environment.addons and given and not environment.runs_on_eks:
+        yield f"{path('addons')}: are made on EKS only, not on a cluster with a kubeconfig"
+
+
+def _aws_faults(environment: Environment) -> Faults:
+    if environment.aws is not None:
+        zones = environment.eks.availability_zones if environment.eks else ()
+        region = environment.aws.region
+        for index, zone in enumerate(zones):
+            if zone[:-1] != region:
+                where = path("eks", "availabilityZones", index)
+                yield f"{where}: {zone!r} is not in {path('aws', 'region')}, {region!r}"
+        return
+    users = [name for name in ("eks", "registry", "storage") if getattr(environment, name)]
+    if environment.runs_on_eks and any(map(uses_own_bucket, environment.voices)):
+        users.append("voices")
+    if users:
+        yield f"{path('aws')}: missing; {' and '.join(users)} need a region"
+
+
+def _name_faults(environment: Environment) -> Faults:
+    tenants = [tenant.name for tenant in environment.tenants]
+    groups = [group.name for group in environment.eks.node_groups] if environment.eks else []
+    yield from _once("tenants", "tenant", tenants)
+    yield from _once("eks.nodeGroups", "node group", groups)
+    for index, name in enumerate(tenants):
+        if name in RESERVED_NAMESPACES or name.startswith("kube-"):
+            where = path("tenants", index, "name")
+            yield f"{where}: {name!r} is a namespace of the cluster or the mesh"
+    for index, voice in enumerate(environment.voices):
+        if voice.tenant not in tenants:
+            where = path("voices", index, "tenant")
+            yield f"{where}: {voice.tenant!r} is none of the tenants: {', '.join(tenants)}"
+    yield from _clashes(environment.voices)
+
+
+def _once(section: str, what: str, names: Iterable[str]) -> Faults:
+    for name in repeated(names):
+        yield f"{path()}{section}: {what} {name!r} is there twice"
+
+
+def _clashes(voices: Iterable[Voice]) -> Faults:
+    """Voices of which the components, or the objects of their variants, would be called alike."""
+    voices = list(voices)
+    whose = [(voice.tenant, voice.name) for voice in voices]
+    for tenant, name in repeated(whose):
+        yield f"{path('voices')}: tenant {tenant!r} has voice {name!r} twice"
+    names = {(tenant, name): f"{tenant}-{name}" for tenant, name in whose}
+    for name in repeated(names.values()):
+        alike = " and ".join(f"{t!r} with {v!r}" for (t, v), n in names.items() if n == name)
+        yield f"{path('voices')}: tenants {alike} would both make {name!r}; rename one of them"
+
+
+def _host_faults(environment: Environment) -> Faults:
+    hosts = environment.gateway.hosts if environment.gateway else ()
+    owners = {host.name: host.tenant for host in hosts}
+    yield from _once("gateway.hosts", "host", (host.name for host in hosts))
+    if environment.owns(Layer.SERVICES):
+        tenants = {tenant.name for tenant in environment.tenants}
+        for index, host in enumerate(hosts):
+            if host.tenant not in tenants:
+                where = path("gateway", "hosts", index, "tenant")
+                yield f"{where}: {host.tenant!r} is none of the tenants"
+    for name in repeated(host for voice in environment.voices for host in voice.hosts):
+        yield f"{path('voices')}: host {name!r} leads to two voices"
+    for index, voice in enumerate(environment.voices):
+        for host_index, host in enumerate(voice.hosts):
+            where = path("voices", index, "hosts", host_index)
+            if host not in owners:
+                yield f"{where}: {host!r} is none of the gateway's hosts"
+            elif owners[host] != voice.tenant:
+                yield f"{where}: {host!r} belongs to tenant {owners[host]!r}"
+    gateway = environment.gateway
+    if gateway and gateway.http_node_port and gateway.http_node_port == gateway.https_node_port:
+        where = path("gateway", "httpsNodePort")
+        yield f"{where}: {gateway.https_node_port} is httpNodePort already"
+
+
+def _data_faults(environment: Environment) -> Faults:
+    with_volume = {tenant.name for tenant in environment.tenants if tenant.volume is not None}
+    has_bucket = environment.storage is not None or (
+        environment.cluster is not None and environment.cluster.stack is not None
+    )
+    for index, voice in enumerate(environment.voices):
+        yield from _model_faults(index, voice)
+        if voice.outputs == "volume" and voice.tenant not in with_volume:
+            where = path("voices", index, "outputs")
+            yield f"{where}: 'volume', but tenant {voice.tenant!r} has no volume"
+        if not uses_own_bucket(voice):
+            continue
+        if not has_bucket:
+            yield f"{path('storage')}: missing; voice {voice.name!r} keeps models or outputs there"
+        if voice.object_storage is None and not environment.runs_on_eks:
+            where = path("voices", index, "objectStorage")
+            yield f"{where}: missing; without it, pods reach the bucket on EKS only"
+
+
+def _model_faults(index: int, voice: Voice) -> Faults:
+    for place, variant in enumerate(voice.variants):
+        model = variant.model
+        where = path("voices", index, "variants", place, "model", "uri")
+        if model is None:
+            continue
+        if not is_absolute(model) and not _OWN_MODEL.fullmatch(model.uri):
+            yield f"{where}: {model.uri!r} is not 'models/…/' in the own bucket, nor 's3://…/'"
+        elif is_absolute(model) and voice.object_storage is None:
+            yield (
+                f"{where}: {model.uri!r} is in another bucket, which needs objectStorage; "
+                "in the own one it begins with 'models/'"
+            )

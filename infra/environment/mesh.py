@@ -1,0 +1,69 @@
+"""Sections about what every cluster gets: Istio, the public gateway, and the add-ons of EKS."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import SecretStr
+
+from infra.environment.section import LEFT_OUT, Section, Size
+
+
+class Charts(Section):
+    """Where Istio's charts come from."""
+
+    directory: str | None = None
+    """A directory that holds them, relative to the project."""
+
+    repository: str = LEFT_OUT
+    version: str = LEFT_OUT
+
+
+class Mesh(Section):
+    """Istio."""
+
+    charts: Charts = LEFT_OUT
+    image_hub: str = LEFT_OUT
+    image_tag: str = LEFT_OUT
+    proxy_build: Literal["istio", "upstream"] = LEFT_OUT
+    istiod_replicas: int = LEFT_OUT
+    istiod: Size = LEFT_OUT
+    cni: Size = LEFT_OUT
+    sidecar: Size = LEFT_OUT
+
+
+class AddonVersions(Section):
+    """Versions of the charts of the add-ons."""
+
+    nvidia_device_plugin: str = LEFT_OUT
+    dcgm_exporter: str = LEFT_OUT
+    load_balancer_controller: str = LEFT_OUT
+    cluster_autoscaler: str = LEFT_OUT
+
+
+class Addons(Section):
+    """What a cluster of EKS gets for GPUs, load balancers and the number of its nodes."""
+
+    versions: AddonVersions
+
+
+class Host(Section):
+    """A public host name, the tenant it belongs to, and its certificate."""
+
+    name: str
+    tenant: str
+    secret_name: str = LEFT_OUT
+    certificate: str = LEFT_OUT
+    private_key: SecretStr = LEFT_OUT
+
+
+class Gateway(Section):
+    """The public gateway."""
+
+    hosts: tuple[Host, ...]
+    service_type: Literal["LoadBalancer", "NodePort"] = LEFT_OUT
+    http_node_port: int | None = None
+    https_node_port: int | None = None
+    service_annotations: dict[str, str] = LEFT_OUT
+    replicas: int = LEFT_OUT
+    size: Size = LEFT_OUT

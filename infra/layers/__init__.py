@@ -1,0 +1,1 @@
+"""The layers of an environment, each made of components only."""
