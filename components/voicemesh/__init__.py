@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from voicemesh.gateway import GatewayHost, PublicGateway, PublicGatewayArgs, ServiceType
     from voicemesh.mesh import ChartSource, IstioMesh, IstioMeshArgs, ProxyBuild
+    from voicemesh.names import UniqueName, UniqueNameArgs
     from voicemesh.registry import ImageRegistry, ImageRegistryArgs
     from voicemesh.service.arguments import ConnectionLimits, TtsVoiceServiceArgs, VoiceVariant
     from voicemesh.service.component import TtsVoiceService
@@ -77,6 +78,8 @@ __all__ = [
     "TenantQuota",
     "TtsVoiceService",
     "TtsVoiceServiceArgs",
+    "UniqueName",
+    "UniqueNameArgs",
     "VoiceStorage",
     "VoiceStorageAccess",
     "VoiceStorageAccessArgs",
@@ -123,6 +126,8 @@ _MODULES = {
     "TenantQuota": "tenancy",
     "TtsVoiceService": "service.component",
     "TtsVoiceServiceArgs": "service.arguments",
+    "UniqueName": "names",
+    "UniqueNameArgs": "names",
     "VoiceStorage": "storage.bucket",
     "VoiceStorageAccess": "storage.access",
     "VoiceStorageAccessArgs": "storage.access",
