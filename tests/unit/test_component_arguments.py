@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 
 from voicemesh import (
     ArgumentsError,
+    Autoscaling,
     ChartSource,
     ComputeSize,
     ConnectionLimits,
     GatewayHost,
     IstioMeshArgs,
+    ModelWeights,
+    ObjectStorage,
+    OutputStorage,
     PublicGatewayArgs,
     ServiceType,
     TenantNamespaceArgs,
@@ -31,6 +35,7 @@ from voicemesh.testing import record
 PEM = "-----BEGIN SOMETHING-----"
 HOST = GatewayHost("tts.example.com", certificate=PEM, private_key=PEM)
 STABLE = VoiceVariant("stable", "1.0", "speech:1", weight=90, replicas=2)
+WEIGHTS = ModelWeights("s3://voices/models/choir/1.0/", "0" * 64, size_gib=24)
 EXPERIMENTAL = VoiceVariant("experimental", "2.0-beta", "speech:2", weight=10)
 
 VALID: dict[type, Any] = {
@@ -127,12 +132,128 @@ REFUSALS = [
     (
         TtsVoiceServiceArgs,
         {"variants": [STABLE, replace(EXPERIMENTAL, replicas=0)]},
-        "variants[1].replicas is 0; allowed: a number ≥ 1",
+        "variants[1].replicas is 0; allowed: a whole number ≥ 1",
     ),
     (
         TtsVoiceServiceArgs,
         {"variants": [replace(STABLE, environment={"SPEECH_DRAIN_SECONDS": "1"}), EXPERIMENTAL]},
         "variants[0].environment is 'SPEECH_DRAIN_SECONDS'; allowed: max_stream_seconds instead",
+    ),
+    *(
+        (
+            TtsVoiceServiceArgs,
+            {"variants": [replace(STABLE, **change), EXPERIMENTAL]},
+            f"variants[0].{message}",
+        )
+        for change, message in [
+            ({"name": "st-able"}, "name is 'st-able'; allowed: up to 32 of a-z and 0-9"),
+            ({"image": "speech"}, "image is 'speech'; allowed: a tag other than 'latest', or a di"),
+            ({"image": "speech:latest"}, "image is 'speech:latest'; allowed: a tag other than"),
+            ({"image": "registry:5000/speech"}, "image is 'registry:5000/speech'; allowed: a tag"),
+            ({"image": "speech@sha256:abc"}, "image is 'speech@sha256:abc'; allowed: a tag"),
+            ({"accelerator": "h 100"}, "accelerator is 'h 100'"),
+            (
+                {"gpu_resource": "gpu"},
+                "gpu_resource is 'gpu'; allowed: a name as in nvidia.com/gpu",
+            ),
+            (
+                {"node_selector": {"node-type": "offline-inference"}},
+                "node_selector[node-type] is 'offline-inference'; allowed: node_type instead",
+            ),
+            (
+                {"node_selector": {"po ol": "a"}},
+                "node_selector[po ol] is 'po ol'; allowed: a label",
+            ),
+            (
+                {"autoscaling": Autoscaling(1, 2)},
+                "replicas is 2; allowed: nothing, since autoscaling is given",
+            ),
+            (
+                {"replicas": None, "autoscaling": Autoscaling(4, 2)},
+                "autoscaling.max_replicas is 2; allowed: a whole number ≥ 4",
+            ),
+            (
+                {"replicas": None, "autoscaling": Autoscaling(0, 2)},
+                "autoscaling.min_replicas is 0; allowed: a whole number ≥ 1",
+            ),
+            (
+                {"replicas": None, "autoscaling": Autoscaling(1, 2, gpu_utilization_percent=0)},
+                "autoscaling.gpu_utilization_percent is 0; allowed: a whole number from 1 to",
+            ),
+            (
+                {
+                    "replicas": None,
+                    "autoscaling": Autoscaling(1, 2, scale_down_stabilization_seconds=3601),
+                },
+                "autoscaling.scale_down_stabilization_seconds is 3601; allowed: a whole number",
+            ),
+            (
+                {"model": ModelWeights("s3://voices/models", "0" * 64, 1)},
+                "model.uri is 's3://voices/models'; allowed: as in 's3://bucket/models/name/1.0/'",
+            ),
+            (
+                {"model": ModelWeights("s3://voices/models/1/", "abc", 1)},
+                "model.sha256 is 'abc'; allowed: the 64 hexadecimal digits",
+            ),
+            (
+                {"model": ModelWeights("s3://voices/models/1/", "0" * 64, 0)},
+                "model.size_gib is 0; allowed: a number ≥ 0.001",
+            ),
+            (
+                {"environment": {"SPEECH_MODEL_DIRECTORY": "/mine"}},
+                "environment is 'SPEECH_MODEL_DIRECTORY'; allowed: model instead",
+            ),
+        ]
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [replace(STABLE, model=WEIGHTS), EXPERIMENTAL]},
+        "object_storage is None; allowed: a way to reach S3, for variants[0].model",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"outputs": OutputStorage(bucket="voices")},
+        "object_storage is None; allowed: a way to reach S3, for outputs.bucket",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"outputs": OutputStorage()},
+        "outputs.bucket is None; allowed: either bucket or claim_name",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"outputs": OutputStorage(claim_name="Outputs")},
+        "outputs.claim_name is 'Outputs'",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"object_storage": ObjectStorage("eu-central-1", "minio:9000")},
+        "object_storage.endpoint_url is 'minio:9000'; allowed: a URL as in",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {
+            "object_storage": ObjectStorage(
+                "eu-central-1", role_arn="arn:aws:iam::1:role/a", credentials_secret="s3"
+            )
+        },
+        "object_storage.credentials_secret is 's3'; allowed: nothing, since role_arn is given",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"vip_variant": "gold"},
+        "vip_variant is 'gold'; allowed: one of stable, experimental",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"node_type": "offline-inference"},
+        "node_type is 'offline-inference'; allowed: a type whose nodes voices may run on",
+    ),
+    (TtsVoiceServiceArgs, {"scaler": "keda"}, "scaler is 'keda'; allowed: Scaler.KEDA, Scaler.CPU"),
+    (
+        TtsVoiceServiceArgs,
+        {"prometheus_url": "prometheus"},
+        "prometheus_url is 'prometheus'; allowed: a URL as in",
     ),
     (
         TtsVoiceServiceArgs,
@@ -184,6 +305,19 @@ def test_what_is_known_only_later_is_accepted() -> None:
         TtsVoiceServiceArgs(namespace=later, variants=[variant])
 
     record(program)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "speech:1.2",
+        "registry:5000/team/speech:1.2",
+        f"speech@sha256:{'0' * 64}",
+        f"registry:5000/speech:latest@sha256:{'0' * 64}",
+    ],
+)
+def test_an_image_is_pinned_by_a_tag_or_a_digest(image: str) -> None:
+    TtsVoiceServiceArgs("tts", [replace(STABLE, weight=100, image=image)])
 
 
 def test_a_private_key_does_not_show_in_the_repr_of_its_host() -> None:

@@ -124,10 +124,10 @@ class VoiceVariant:
             allowed = "nothing, since autoscaling is given"
             faults.require(self.replicas is None, f"{path}.replicas", self.replicas, allowed)
         elif self.replicas is not None:
-            faults.at_least(1, f"{path}.replicas", self.replicas)
+            faults.whole_number(1, f"{path}.replicas", self.replicas)
 
     def _check_nodes(self, faults: Faults, path: str) -> None:
-        faults.at_least(0, f"{path}.gpu_count", self.gpu_count)
+        faults.whole_number(0, f"{path}.gpu_count", self.gpu_count)
         if self.accelerator is not None:
             allowed = "a label's value, as in 'h100'"
             faults.matches(LABEL_VALUE, f"{path}.accelerator", self.accelerator, allowed)
@@ -162,7 +162,7 @@ class ConnectionLimits:
     def check(self, faults: Faults, path: str) -> None:
         """Notes limits that would let nothing through."""
         for name in ("max_connections", "max_pending_requests", "max_requests"):
-            faults.at_least(1, f"{path}.{name}", getattr(self, name))
+            faults.whole_number(1, f"{path}.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class TtsVoiceServiceArgs:
         self._check_variants(faults)
         self._check_hosts(faults)
         for name in ("max_stream_seconds", "startup_seconds", "image_pull_seconds"):
-            faults.at_least(1, name, getattr(self, name))
+            faults.whole_number(1, name, getattr(self, name))
         self.connection_limits.check(faults, "connection_limits")
         self._check_placement(faults)
         self._check_data(faults)
@@ -237,8 +237,9 @@ class TtsVoiceServiceArgs:
             variant.check(faults, f"variants[{index}]")
         faults.unique("variants", [variant.name for variant in self.variants], "name")
         weights = [variant.weight for variant in self.variants]
+        whole = all(isinstance(weight, int) for weight in weights)
         faults.require(
-            not weights or sum(weights) == FULL_WEIGHT,
+            not weights or not whole or sum(weights) == FULL_WEIGHT,
             "variants",
             " + ".join(map(str, weights)),
             f"weights that add up to {FULL_WEIGHT}",
@@ -267,7 +268,7 @@ class TtsVoiceServiceArgs:
         if self.outputs is not None and self.outputs.bucket is not None:
             users.append("outputs.bucket")
         reachable = self.object_storage is not None or not users
-        allowed = f"a way to reach S3, since {' and '.join(users)} need it"
+        allowed = f"a way to reach S3, for {' and '.join(users)}"
         faults.require(reachable, "object_storage", None, allowed)
 
     def _check_hosts(self, faults: Faults) -> None:

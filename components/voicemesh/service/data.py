@@ -91,8 +91,8 @@ class OutputStorage:
     def check(self, faults: Faults, path: str) -> None:
         """Notes no place, or two."""
         one = (self.bucket is None) is not (self.claim_name is None)
-        found = "None" if self.bucket is None else "given"
-        faults.require(one, f"{path}.bucket", found, "either bucket or claim_name")
+        bucket = self.bucket if is_known(self.bucket) else "given"
+        faults.require(one, f"{path}.bucket", bucket, "either bucket or claim_name")
         if self.bucket is not None:
             faults.matches(BUCKET, f"{path}.bucket", self.bucket, "the name of a bucket")
         if self.claim_name is not None:

@@ -45,23 +45,19 @@ class Autoscaling:
 
     def check(self, faults: Faults, path: str) -> None:
         """Notes bounds and goals that no autoscaler could follow."""
-        faults.at_least(1, f"{path}.min_replicas", self.min_replicas)
-        faults.require(
-            self.max_replicas >= self.min_replicas,
-            f"{path}.max_replicas",
-            self.max_replicas,
-            f"min_replicas ({self.min_replicas}) or more",
-        )
-        faults.at_least(1, f"{path}.queue_depth_per_replica", self.queue_depth_per_replica)
-        for name in ("gpu_utilization_percent", "cpu_percent"):
-            percent = getattr(self, name)
-            fits = percent is None or 1 <= percent <= 100
-            faults.require(fits, f"{path}.{name}", percent, "a percentage from 1 to 100")
-        window = self.scale_down_stabilization_seconds
+        faults.whole_number(1, f"{path}.min_replicas", self.min_replicas)
+        minimum = self.min_replicas if isinstance(self.min_replicas, int) else 1
+        faults.whole_number(max(1, minimum), f"{path}.max_replicas", self.max_replicas)
+        faults.whole_number(1, f"{path}.queue_depth_per_replica", self.queue_depth_per_replica)
+        if self.gpu_utilization_percent is not None:
+            gpu_goal = self.gpu_utilization_percent
+            _check_range(faults, f"{path}.gpu_utilization_percent", gpu_goal, 1, 100)
+        _check_range(faults, f"{path}.cpu_percent", self.cpu_percent, 1, 100)
         # Kubernetes refuses more than an hour.
-        faults.require(
-            0 <= window <= 3600,
-            f"{path}.scale_down_stabilization_seconds",
-            window,
-            "0 to 3600 seconds",
-        )
+        window = self.scale_down_stabilization_seconds
+        _check_range(faults, f"{path}.scale_down_stabilization_seconds", window, 0, 3600)
+
+
+def _check_range(faults: Faults, path: str, value: object, low: int, high: int) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    faults.require(fits, path, value, f"a whole number from {low} to {high}")
