@@ -1,0 +1,20 @@
+"""The commands, by name."""
+
+from __future__ import annotations
+
+import typer
+
+from voicemesh.cli import preflight
+
+app = typer.Typer(
+    help="Works on environments of voicemesh.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("preflight")(preflight.command)
+
+
+@app.callback()
+def _main() -> None:
+    """Works on environments of voicemesh."""
