@@ -14,6 +14,7 @@ Stand-in, in these points:
   transport: `aws:SecureTransport` is true unless the request carries
   `x-aws-local-transport: plain`, with which tests show that a policy really refuses plain HTTP.
 - A public policy is refused where the bucket's public access block says so.
+- EKS has what moto's lacks and programs see (`infra.local.aws_eks`).
 
 Ready when `GET /moto-api/` answers 200. Ends with exit code 0 on SIGTERM and SIGINT.
 """
@@ -42,7 +43,7 @@ from moto.s3.exceptions import BucketAccessDeniedError, S3ClientError
 from moto.s3.utils import bucket_policy_is_public
 from werkzeug.serving import make_server
 
-from infra.local import aws_policy
+from infra.local import aws_eks, aws_policy
 
 TRANSPORT_HEADER = "x-aws-local-transport"
 
@@ -215,6 +216,7 @@ def _put_bucket_policy(self: s3_models.S3Backend, bucket_name: str, policy: byte
 def serve(host: str, port: int) -> None:
     """Serves until SIGTERM or SIGINT."""
     install_bucket_policies()
+    aws_eks.install()
     application = DomainDispatcherApplication(create_backend_app)
     server = make_server(host, port, application, threaded=True, request_handler=_Handler)
 

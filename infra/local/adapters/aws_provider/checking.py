@@ -27,7 +27,7 @@ def problems(spec: Spec, model: ServiceModel, inputs: Properties) -> list[tuple[
         *(
             p
             for f in spec.all_fields
-            if f.name in inputs
+            if f.name in inputs and not f.output
             for p in _property(spec, model, f, inputs)
         ),
     ]
@@ -78,7 +78,7 @@ def _item(shape: Shape) -> Shape:
 
 
 def _unsupported(spec: Spec, inputs: Properties) -> Iterator[Problem]:
-    known = [f.name for f in spec.all_fields]
+    known = [f.name for f in spec.all_fields if not f.output]
     for name in inputs.keys() - set(known):
         if name in spec.instead:
             reason = f"is not supported by the embedded environment; use {spec.instead[name]}"
@@ -138,13 +138,13 @@ def _object(path: Path, f: Field, shape: StructureShape, value: object) -> Itera
     if not isinstance(value, dict):
         yield path, f"{value!r} is not an object"
         return
-    names = {inner.name for inner in f.fields}
+    names = {inner.name for inner in f.fields if not inner.output}
     for name in value.keys() - names:
         yield (*path, name), _unknown_name(path_text(path), name, names)
     required = frozenset(i.name for i in f.fields if i.member in _required_members(shape))
     yield from _missing(path, f.fields, value, required)
     for inner in f.fields:
-        if value.get(inner.name) is not None:
+        if value.get(inner.name) is not None and not inner.output:
             inner_shape = shape_at(shape, inner.member)
             yield from _value((*path, inner.name), inner, inner_shape, value[inner.name])
 
@@ -154,7 +154,7 @@ def _leaf(path: Path, f: Field, shape: Shape | None, value: object) -> Iterator[
         return
     expected = f.local_type or f.codec.expects
     if not isinstance(value, expected):
-        yield path, f"{value!r} is not {_TYPE_NAMES.get(expected, expected.__name__)}"
+        yield path, f"{value!r} is not {_type_name(expected)}"
         return
     if shape is not None:
         yield from ((path, reason) for reason in _shape_problems(shape, to_aws(f, value)))
@@ -162,6 +162,11 @@ def _leaf(path: Path, f: Field, shape: Shape | None, value: object) -> Iterator[
         yield path, f"{value} is below the minimum of {f.minimum}"
     if f.pattern and isinstance(value, str) and not re.fullmatch(f.pattern[0], value):
         yield path, f"{value!r} must be {f.pattern[1]}"
+
+
+def _type_name(expected: type | tuple[type, ...]) -> str:
+    several = expected if isinstance(expected, tuple) else (expected,)
+    return " or ".join(_TYPE_NAMES.get(one, one.__name__) for one in several)
 
 
 _TYPE_NAMES = {bool: "true or false", str: "a text", int: "a whole number", dict: "a map"}
@@ -179,3 +184,6 @@ def _shape_problems(shape: Shape, value: object) -> Iterator[str]:
     if shape.type_name == "list" and isinstance(value, list):
         for item in value:
             yield from _shape_problems(_item(shape), item)
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        for name, item in value.items():
+            yield from _shape_problems(members_of(shape)[name], item)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,13 +42,13 @@ class Codec:
         encode: from Pulumi's value to AWS's.
         decode: back.
         canonical: equal for values that mean the same.
-        expects: Pulumi's type, for messages.
+        expects: Pulumi's type or types, for messages.
     """
 
     encode: Callable[[Any], Any] = _same
     decode: Callable[[Any], Any] = _same
     canonical: Callable[[Any], Any] = _same
-    expects: type = object
+    expects: type | tuple[type, ...] = object
 
 
 def tags_as_list(key: str = "Key", value: str = "Value") -> Codec:
@@ -67,6 +67,11 @@ def _parsed(text: Any) -> Any:
         return text
 
 
+def _as_text(document: Any) -> Any:
+    """botocore parses the policies of IAM; in properties every document is a text."""
+    return document if isinstance(document, str) else json.dumps(document)
+
+
 def _iso_time(moment: Any) -> str:
     if isinstance(moment, datetime):
         return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -81,8 +86,9 @@ def _moment(text: Any) -> Any:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-JSON_DOCUMENT = Codec(canonical=_parsed, expects=str)
+JSON_DOCUMENT = Codec(decode=_as_text, canonical=_parsed, expects=str)
 TIMESTAMP = Codec(decode=_iso_time, canonical=_moment, expects=str)
+MAP = Codec(expects=dict)
 KEY_REFERENCE = Codec(canonical=lambda text: str(text).rpartition("/")[2], expects=str)
 """A KMS key, by id or ARN. (An alias is told from the key by its own name.)"""
 
@@ -100,6 +106,9 @@ class Field:
         required: beyond what AWS's service model itself requires.
         default: what AWS or the provider takes when the property is not given.
         computed: AWS chooses a value when none is given.
+        output: AWS alone sets it: a program may read but not state it.
+        untold: the local AWS server drops it: where an answer lacks it, it counts as unchanged.
+        unordered: the order of a list means nothing.
         minimum: lowest value allowed, beyond the service model.
         pattern: what a text must match in full, and the same in words.
         local_type: for a property that no call carries.
@@ -112,9 +121,21 @@ class Field:
     required: bool = False
     default: Any = None
     computed: bool = False
+    output: bool = False
+    untold: bool = False
+    unordered: bool = False
     minimum: int | None = None
     pattern: tuple[str, str] | None = None
     local_type: type | None = None
+
+    @property
+    def chosen_by_aws(self) -> bool:
+        """Whether AWS has a value where the program states none."""
+        return self.computed or self.output
+
+
+PREVIOUS = "__previous"
+"""What `finish` of an updating call finds among the properties: the outputs before the update."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +149,11 @@ class Call:
         constants: request member path → value.
         when: property and value: the call runs only then.
         absent: error codes that mean: there is no such thing.
-        finish: last changes to the request, from request and properties.
+        finish: last changes to the request, from request and properties; None: nothing to ask for.
         also: further properties that `finish` puts into the request.
+        only: list in the response, and member → property: the list's other items do not count.
+        waiter: botocore's waiter to run afterwards, with the request of the first reading.
+        changed_only: whether an update leaves out the properties that have not changed.
     """
 
     operation: str
@@ -138,8 +162,11 @@ class Call:
     constants: Mapping[str, Any] = field(default_factory=dict)
     when: tuple[str, Any] | None = None
     absent: tuple[str, ...] = ()
-    finish: Callable[[Members, Properties], Members] | None = None
+    finish: Callable[[Members, Properties], Members | None] | None = None
     also: tuple[str, ...] = ()
+    only: tuple[str, Mapping[str, str]] | None = None
+    waiter: str = ""
+    changed_only: bool = False
 
     @property
     def carries(self) -> frozenset[str]:
@@ -153,13 +180,13 @@ class Tagging:
     """How a type's tags are read and changed; the creating call may carry them too.
 
     Args:
-        read: tells `tags`.
+        read: tells `tags`; None where a reading of the type does.
         put: carries `tags`.
         remove: takes tags away: the `removedTagKeys`, or all of them where `put` sets them all.
         put_replaces_all: whether `put` leaves no other tags.
     """
 
-    read: Call
+    read: Call | None
     put: Call
     remove: Call
     codec: Codec = field(default_factory=tags_as_list)
@@ -182,6 +209,16 @@ class Scope:
 
     region: str
     partition: str
+    find_account: Callable[[], str] = str
+
+    @property
+    def account(self) -> str:
+        """The account's number; asks AWS."""
+        return self.find_account()
+
+    def arn(self, service: str, resource: str) -> str:
+        """`arn:aws:ec2:eu-central-1:123456789012:vpc/vpc-1`"""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
 
 
 def _nothing(properties: Properties, scope: Scope) -> Properties:
@@ -209,7 +246,14 @@ class Spec:
         autoname: for types that are named automatically.
         derive: further outputs, from properties and scope.
         computed: names of outputs beyond the fields, unknown before creation.
+        renewed: those of them that an update of anything but tags changes.
+        replacing: dotted paths whose change needs a new resource, beyond what the calls imply.
+        delete_first: whether a new one cannot be made while the old one is there.
+        regional: whether a program may state a `region`.
+        simulated: whether the local AWS server knows the type; the calls of one that it does not
+            know are checked by AWS's service model and not made.
         gone: whether the first reading's response means: not there.
+        after_create: takes away what AWS adds and nobody stated.
         before_delete: clears what would keep AWS from deleting.
         after_read: corrects inputs found by a reading, from those stated, and the old and new
             outputs.
@@ -228,7 +272,13 @@ class Spec:
     autoname: Autoname | None = None
     derive: Callable[[Properties, Scope], Properties] = _nothing
     computed: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
+    replacing: tuple[str, ...] = ()
+    delete_first: bool = False
+    regional: bool = True
+    simulated: bool = True
     gone: Callable[[Members], bool] = _present
+    after_create: Callable[[BaseClient, Properties], None] | None = None
     before_delete: Callable[[BaseClient, Properties], None] | None = None
     after_read: Callable[[Properties, Properties, Properties], Properties] | None = None
     instead: Mapping[str, str] = field(default_factory=dict)
@@ -237,7 +287,8 @@ class Spec:
     def all_fields(self) -> tuple[Field, ...]:
         """The fields, and those that every type has: `region`, and `tags` where it has them."""
         tags = (Field("tags", codec=self.tagging.codec, default={}),) if self.tagging else ()
-        return (*self.fields, *tags, Field("region", computed=True, local_type=str))
+        region = (Field("region", computed=True, local_type=str),) if self.regional else ()
+        return (*self.fields, *tags, *region)
 
     @property
     def writes(self) -> tuple[Call, ...]:
@@ -251,7 +302,15 @@ class Spec:
         changeable = frozenset().union(*(call.carries for call in (*self.updates, self.delete)))
         identity = frozenset(re.findall(r"{(\w+)}", self.id))
         tags = frozenset({"tags"} if self.tagging else ())
-        return (self.create.carries - changeable - tags) | identity | {"region"}
+        elsewhere = frozenset({"region"} if self.regional else ())
+        return (self.create.carries - changeable - tags) | identity | elsewhere
+
+    @property
+    def forcing(self) -> frozenset[tuple[str, ...]]:
+        """The paths whose change needs a new resource."""
+        return frozenset((name,) for name in self.immutable) | frozenset(
+            tuple(path.split(".")) for path in self.replacing
+        )
 
     def id_of(self, properties: Properties) -> str:
         """The resource's id."""
@@ -290,30 +349,46 @@ def get_member(members: Any, path: str) -> Any:
     return members
 
 
+def narrowed(call: Call, response: Members, properties: Properties) -> Members:
+    """The response without what `only` leaves out."""
+    if call.only is None:
+        return response
+    path, wanted = call.only
+    items = [
+        item
+        for item in get_member(response, path) or []
+        if all(item.get(member) == properties.get(name) for member, name in wanted.items())
+    ]
+    kept: Members = {}
+    put_member(kept, path, items)
+    return kept
+
+
 def to_aws(spec_field: Field, value: Any) -> Any:
     """A known property value as AWS takes it."""
     if spec_field.fields and isinstance(value, list):
-        return [_object_to_aws(spec_field, item) for item in value]
-    if spec_field.fields:
-        return _object_to_aws(spec_field, value)
+        value = [_object_to_aws(spec_field, item) for item in value]
+    elif spec_field.fields:
+        value = _object_to_aws(spec_field, value)
     return spec_field.codec.encode(value)
 
 
 def _object_to_aws(spec_field: Field, value: Properties) -> Members:
     members: Members = {}
     for inner in spec_field.fields:
-        if value.get(inner.name) is not None:
+        if value.get(inner.name) is not None and not inner.output:
             put_member(members, inner.member, to_aws(inner, value[inner.name]))
     return members
 
 
 def from_aws(spec_field: Field, value: Any) -> Any:
     """What AWS tells, as a property value."""
+    value = spec_field.codec.decode(value)
     if spec_field.fields and isinstance(value, list):
         return [_object_from_aws(spec_field, item) for item in value]
     if spec_field.fields:
         return _object_from_aws(spec_field, value)
-    return spec_field.codec.decode(value)
+    return value
 
 
 def _object_from_aws(spec_field: Field, members: Members) -> Properties:
@@ -321,8 +396,11 @@ def _object_from_aws(spec_field: Field, members: Members) -> Properties:
     return {inner.name: from_aws(inner, value) for inner, value in found if value is not None}
 
 
-def request_of(spec: Spec, call: Call, properties: Properties) -> Members:
-    """The call's request: what the properties give, with defaults and constants."""
+def request_of(spec: Spec, call: Call, properties: Properties) -> Members | None:
+    """The call's request: what the properties give, with defaults and constants.
+
+    None: there is nothing to ask for.
+    """
     fields = {f.name: f for f in spec.all_fields}
     members: Members = {}
     for path, name in call.request.items():
@@ -351,11 +429,16 @@ def canonical(spec_field: Field, value: Any) -> Any:
     """Equal for two values of a property that mean the same; empty parts do not count."""
     if value is UNKNOWN:
         return value
-    if spec_field.fields and isinstance(value, list):
-        return [canonical(spec_field, item) for item in value]
+    if isinstance(value, list) and (spec_field.fields or spec_field.unordered):
+        items = [canonical(replace(spec_field, unordered=False), item) for item in value]
+        return sorted(items, key=_sorting) if spec_field.unordered else items
     if spec_field.fields and isinstance(value, dict):
         return canonical_properties(spec_field.fields, value)
     return spec_field.codec.canonical(value)
+
+
+def _sorting(item: Any) -> str:
+    return json.dumps(item, sort_keys=True, default=repr)
 
 
 def canonical_properties(fields: Iterable[Field], properties: Properties) -> Properties:
@@ -364,14 +447,43 @@ def canonical_properties(fields: Iterable[Field], properties: Properties) -> Pro
     return {name: value for name, value in found if value not in (None, {}, [])}
 
 
+def with_choices(spec_field: Field, value: Any, old: Any, *, known: bool) -> Any:
+    """A stated value with what AWS chooses inside it: as it was, and UNKNOWN before creation.
+
+    Args:
+        old: the value among the outputs so far.
+        known: whether there are such outputs.
+    """
+    if not spec_field.fields:
+        return value
+    if isinstance(value, list):
+        olds = [*(old if isinstance(old, list) else []), *[None] * len(value)]
+        pairs = zip(value, olds, strict=False)
+        return [with_choices(spec_field, item, other, known=known) for item, other in pairs]
+    if not isinstance(value, dict):
+        return value
+    before = old if isinstance(old, dict) else {}
+    found = dict(value)
+    for inner in spec_field.fields:
+        if inner.name in value:
+            found[inner.name] = with_choices(
+                inner, value[inner.name], before.get(inner.name), known=known
+            )
+        elif inner.chosen_by_aws and (inner.name in before or not known):
+            found[inner.name] = before.get(inner.name, UNKNOWN)
+    return found
+
+
 def live_input(spec_field: Field, actual: Any, stated: Any, *, importing: bool) -> Any:
     """The input that would make what was found, in the program's own words where they mean that.
 
     What the program does not state is left out where it is AWS's choice or the default, so that
     only a real difference shows. None: no such input.
     """
-    if stated is None and not importing and spec_field.computed:
+    if spec_field.output or (stated is None and not importing and spec_field.computed):
         return None
+    if actual is None and spec_field.untold:
+        return stated
     if canonical(spec_field, actual) == canonical(spec_field, stated):
         return stated
     if stated is None and canonical(spec_field, actual) == canonical(

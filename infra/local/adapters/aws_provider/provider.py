@@ -10,9 +10,20 @@ import botocore.session
 from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.local.adapters.aws_provider import kms, policy_document, s3
+from infra.local.adapters.aws_provider import (
+    ec2,
+    ecr,
+    eks,
+    iam,
+    kms,
+    launch_template,
+    logs,
+    policy_document,
+    s3,
+)
 from infra.local.adapters.aws_provider.configuration import Configuration
 from infra.local.adapters.aws_provider.resource import TableResource
+from infra.local.adapters.aws_provider.unsimulated import UnsimulatedResource
 from infra.local.adapters.property_values import Properties, changes, has_unknown, plain
 from infra.local.adapters.provider_base import (
     Diff,
@@ -26,7 +37,21 @@ from infra.local.adapters.provider_base import (
 VERSION = "7.51.1"
 """The released provider whose tokens and property names these are."""
 
-SPECS = {spec.type: spec for spec in (*s3.SPECS, *kms.SPECS)}
+SPECS = {
+    spec.type: spec
+    for module in (s3, kms, ec2, launch_template, eks, iam, ecr, logs)
+    for spec in module.SPECS
+}
+
+UNSIMULATED = tuple(spec.type for spec in SPECS.values() if not spec.simulated)
+"""The types that the local AWS server does not know: checked, and kept in the state alone."""
+
+UNTOLD = {
+    spec.type: names
+    for spec in SPECS.values()
+    if (names := tuple(f.name for f in spec.fields if f.untold))
+}
+"""The properties that the local AWS server takes and does not tell: drift in them is not seen."""
 
 
 class AwsProvider(Provider):
@@ -37,6 +62,7 @@ class AwsProvider(Provider):
         self._configuration: Configuration | None = None
         self._session = botocore.session.Session()
         self._clients: dict[tuple[str, str], BaseClient] = {}
+        self._account = ""
         # A botocore session must not make two clients at once.
         self._lock = threading.Lock()
         self._functions: dict[str, Callable[[Properties], Properties]] = {
@@ -68,7 +94,8 @@ class AwsProvider(Provider):
     def resource_type(self, token: str) -> ResourceType:
         if token not in SPECS:
             raise UnsupportedTypeError(token, self.name)
-        return TableResource(SPECS[token], self)
+        spec = SPECS[token]
+        return TableResource(spec, self) if spec.simulated else UnsimulatedResource(spec, self)
 
     def invoke(self, token: str, arguments: Properties) -> Properties:
         if token not in self._functions:
@@ -93,6 +120,16 @@ class AwsProvider(Provider):
     def partition_of(self, region: str) -> str:
         return self._session.get_partition_for_region(region)
 
+    def account(self) -> str:
+        """The account that the credentials belong to."""
+        if not self._account:
+            self._account = self._caller_identity({})["accountId"]
+        return self._account
+
+    def endpoint_of(self, service: str) -> str:
+        """The URL of a service; empty where it is AWS's own."""
+        return self.configuration.endpoints.get(service, "")
+
     def model(self, service: str) -> Any:
         """AWS's service model, with which calls are validated."""
         with self._lock:
@@ -109,7 +146,7 @@ class AwsProvider(Provider):
         return self._session.create_client(
             service,
             region_name=region,
-            endpoint_url=configuration.endpoints.get(service),
+            endpoint_url=self.endpoint_of(service) or None,
             aws_access_key_id=configuration.access_key or None,
             aws_secret_access_key=configuration.secret_key or None,
             aws_session_token=configuration.token or None,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from botocore import xform_name
 from botocore.client import BaseClient
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError, WaiterError
 
 from infra.local.adapters.aws_provider import checking
 from infra.local.adapters.aws_provider.mapping import (
     JSON_DOCUMENT,
+    PREVIOUS,
     Autoname,
     Field,
     Members,
@@ -23,8 +24,10 @@ from infra.local.adapters.aws_provider.mapping import (
     Spec,
     canonical_properties,
     live_input,
+    narrowed,
     properties_from,
     request_of,
+    with_choices,
 )
 from infra.local.adapters.aws_provider.mapping import Call as AwsCall
 from infra.local.adapters.property_values import (
@@ -63,6 +66,10 @@ class Cloud(Protocol):
     def region_of(self, properties: Properties) -> str: ...
 
     def partition_of(self, region: str) -> str: ...
+
+    def account(self) -> str: ...
+
+    def endpoint_of(self, service: str) -> str: ...
 
     def client(self, service: str, region: str) -> BaseClient: ...
 
@@ -114,13 +121,14 @@ class TableResource(ResourceType):
     ) -> Diff:
         del id_, old_outputs
         found = without_ignored(self._changed(old_inputs, news), call.ignore_changes)
-        replaces = replaced_by(found, {(name,) for name in self.spec.immutable})
-        return Diff(found, replaces, delete_first=bool(replaces) and self._name_stays(found, news))
+        replaces = replaced_by(found, self.spec.forcing)
+        return Diff(found, replaces, delete_first=bool(replaces) and self._in_the_way(found, news))
 
     def preview_create(self, call: Call, inputs: Properties) -> Properties:
         del call
         unknown = dict.fromkeys((*self.spec.computed, *self._chosen_by_aws()), UNKNOWN)
-        return self._outputs({**unknown, **inputs}, known=False)
+        stated = self._with_choices(inputs, {}, known=False)
+        return self._outputs({**unknown, **stated}, known=False)
 
     def preview_update(
         self,
@@ -130,8 +138,11 @@ class TableResource(ResourceType):
         old_outputs: Properties,
         news: Properties,
     ) -> Properties:
-        del call, id_, old_inputs
-        return self._outputs(self._desired(old_outputs, news), known=False)
+        del call, id_
+        changed = {str(path[0]) for path in self._changed(old_inputs, news)}
+        renewed = dict.fromkeys(self.spec.renewed if changed - {"tags"} else (), UNKNOWN)
+        stated = self._with_choices(news, old_outputs, known=True)
+        return self._outputs({**self._desired(old_outputs, stated), **renewed}, known=False)
 
     def create(self, call: Call, inputs: Properties) -> tuple[str, Properties]:
         where = _where(call, "")
@@ -141,6 +152,8 @@ class TableResource(ResourceType):
         )
         id_ = self.spec.id_of(properties)
         try:
+            self._wait(_where(call, id_), self.spec.create, properties)
+            self._hook(_where(call, id_), self.spec.after_create, properties)
             self._complete(_where(call, id_), properties)
             return id_, self._found(_where(call, id_), properties)
         except ProviderError as error:
@@ -176,6 +189,7 @@ class TableResource(ResourceType):
         news: Properties,
     ) -> Properties:
         where = _where(call, id_)
+        previous = plain(old_outputs)
         properties = plain(self._desired(old_outputs, news))
         properties["region"] = self.cloud.region_of(properties)
         changed = {str(path[0]) for path in self._changed(old_inputs, news)}
@@ -184,10 +198,12 @@ class TableResource(ResourceType):
             self._complete(where, properties)
         for aws_call in self.spec.updates:
             if changed & aws_call.carries and self._applies(aws_call, properties):
-                response = self._do(where, aws_call, properties)
+                told = self._told(aws_call, properties, changed)
+                response = self._do(where, aws_call, {**told, PREVIOUS: previous})
                 properties |= properties_from(self.spec, aws_call, response)
+                self._wait(where, aws_call, properties)
         if "tags" in changed:
-            self._set_tags(where, properties, plain(old_outputs.get("tags")) or {})
+            self._set_tags(where, properties, previous.get("tags") or {})
         return self._found(where, properties)
 
     def delete(self, call: Call, id_: str, inputs: Properties, outputs: Properties) -> None:
@@ -195,20 +211,47 @@ class TableResource(ResourceType):
         properties = {**plain(outputs), **plain(inputs), **self.spec.properties_of(id_)}
         properties["region"] = self.cloud.region_of(properties)
         try:
-            self._clear(where, properties)
+            self._hook(where, self.spec.before_delete, properties)
             self._do(where, self.spec.delete, properties)
+            self._wait(where, self.spec.delete, properties)
         except AwsError as error:
             if error.code not in self.spec.delete.absent:
                 raise
 
-    def _clear(self, where: str, properties: Properties) -> None:
-        if self.spec.before_delete is None:
+    def _hook(
+        self,
+        where: str,
+        hook: Callable[[BaseClient, Properties], None] | None,
+        properties: Properties,
+    ) -> None:
+        if hook is None:
+            return
+        try:
+            hook(self.cloud.client(self.spec.service, properties["region"]), properties)
+        except ClientError as error:
+            raise AwsError(where, error.operation_name, error, "") from error
+
+    def _wait(self, where: str, aws_call: AwsCall, properties: Properties) -> None:
+        if not aws_call.waiter:
             return
         client = self.cloud.client(self.spec.service, properties["region"])
+        request = request_of(self.spec, self.spec.reads[0], properties) or {}
         try:
-            self.spec.before_delete(client, properties)
-        except ClientError as error:
-            raise AwsError(where, "before deletion", error, "") from error
+            client.get_waiter(aws_call.waiter).wait(**request)
+        except WaiterError as error:
+            raise ProviderError(f"{where}: {error}") from error
+
+    def _told(self, aws_call: AwsCall, properties: Properties, changed: set[str]) -> Properties:
+        """What an updating call is to carry."""
+        if not aws_call.changed_only:
+            return properties
+        return {n: v for n, v in properties.items() if n in changed or n not in self._carried}
+
+    @property
+    def _carried(self) -> frozenset[str]:
+        """The properties that may change."""
+        names = frozenset().union(*(c.carries for c in self.spec.writes))
+        return names & self._fields.keys() - self.spec.immutable
 
     def _with_default_tags(self, inputs: Properties) -> Properties:
         """As the released provider does, the provider's default tags become part of `tags`."""
@@ -240,25 +283,33 @@ class TableResource(ResourceType):
         return {
             _shortened(path, self._fields): change
             for path, change in found.items()
-            if not (
-                change is Change.DELETE and len(path) == 1 and self._fields[str(path[0])].computed
-            )
+            if not (change is Change.DELETE and _chosen_by_aws(path, self._fields))
         }
 
-    def _name_stays(self, changed: Mapping[Path, Change], news: Properties) -> bool:
-        """Two objects cannot have the same name: the old one must go first."""
+    def _in_the_way(self, changed: Mapping[Path, Change], news: Properties) -> bool:
+        """Two objects cannot have the same name or place: the old one must go first."""
+        if self.spec.delete_first:
+            return True
         named = self.spec.autoname
         return named is not None and (named.property,) not in changed and named.property in news
 
     def _chosen_by_aws(self) -> list[str]:
-        return [f.name for f in self.spec.all_fields if f.computed]
+        return [f.name for f in self.spec.all_fields if f.chosen_by_aws]
+
+    def _with_choices(self, stated: Properties, old: Properties, *, known: bool) -> Properties:
+        return {
+            name: with_choices(self._fields[name], value, old.get(name), known=known)
+            if name in self._fields
+            else value
+            for name, value in stated.items()
+        }
 
     def _desired(self, old_outputs: Properties, news: Properties) -> Properties:
         """What the object will be: its outputs with the new inputs in place of all old ones."""
         kept = {
             name: value
             for name, value in old_outputs.items()
-            if name not in self._fields or self._fields[name].computed
+            if name not in self._fields or self._fields[name].chosen_by_aws
         }
         return {**kept, **news}
 
@@ -281,6 +332,7 @@ class TableResource(ResourceType):
         for aws_call in self.spec.updates:
             if missing & aws_call.carries and self._applies(aws_call, properties):
                 self._do(where, aws_call, properties)
+                self._wait(where, aws_call, properties)
         if "tags" in missing and "tags" not in self.spec.create.carries:
             self._set_tags(where, properties, {})
 
@@ -303,11 +355,12 @@ class TableResource(ResourceType):
     def _look(self, where: str, properties: Properties) -> Properties | None:
         """What AWS tells of the object; None when it is not there."""
         found: Properties = {}
-        tagging = (self.spec.tagging.read,) if self.spec.tagging else ()
-        for aws_call in (*self.spec.reads, *tagging):
+        tagging = self.spec.tagging.read if self.spec.tagging else None
+        for aws_call in (*self.spec.reads, *((tagging,) if tagging else ())):
             first = aws_call is self.spec.reads[0]
             try:
-                response = self._do(where, aws_call, properties)
+                response = self._do(where, aws_call, {**properties, **found})
+                response = narrowed(aws_call, response, properties)
             except AwsError as error:
                 if error.code not in aws_call.absent:
                     raise
@@ -349,12 +402,17 @@ class TableResource(ResourceType):
             outputs["tagsAll"] = outputs.get("tags", {})
         if known:
             region = outputs["region"] = self.cloud.region_of(plain(properties))
-            outputs |= self.spec.derive(outputs, Scope(region, self.cloud.partition_of(region)))
+            scope = Scope(region, self.cloud.partition_of(region), self.cloud.account)
+            outputs |= self.spec.derive(outputs, scope)
+        if not self.spec.regional:
+            outputs.pop("region", None)
         return outputs
 
     def _do(self, where: str, aws_call: AwsCall, properties: Properties) -> Members:
         client = self.cloud.client(self.spec.service, properties["region"])
         request = request_of(self.spec, aws_call, properties)
+        if request is None:
+            return {}
         try:
             return getattr(client, xform_name(aws_call.operation))(**request)
         except ClientError as error:
@@ -422,8 +480,33 @@ def _mentioned(f: Field, words: set[str]) -> list[str]:
 
 
 def _shortened(path: Path, fields: Mapping[str, Field]) -> Path:
-    """A change inside a JSON document counts for the document."""
-    return path[:1] if fields[str(path[0])].codec is JSON_DOCUMENT else path
+    """A change inside a JSON document, or of an unordered list, counts for the whole."""
+    for length, f in enumerate(_fields_on(path, fields), start=1):
+        if f.codec is JSON_DOCUMENT or f.unordered:
+            return _upto(path, length)
+    return path
+
+
+def _upto(path: Path, names: int) -> Path:
+    """The beginning of a path that has so many names in it; list indices do not count."""
+    places = [place for place, part in enumerate(path) if isinstance(part, str)]
+    return path[: places[names - 1] + 1]
+
+
+def _fields_on(path: Path, fields: Mapping[str, Field]) -> Iterator[Field]:
+    for part in path:
+        if isinstance(part, str):
+            if part not in fields:
+                return
+            yield fields[part]
+            fields = {f.name: f for f in fields[part].fields}
+
+
+def _chosen_by_aws(path: Path, fields: Mapping[str, Field]) -> bool:
+    """Whether AWS has a value of its own for the property at the path."""
+    on_path = list(_fields_on(path, fields))
+    named = [part for part in path if isinstance(part, str)]
+    return len(on_path) == len(named) and path[-1] == named[-1] and on_path[-1].computed
 
 
 def _where(call: Call, id_: str) -> str:
