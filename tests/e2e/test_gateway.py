@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import certifi
 import httpx
 import pytest
 
 from infra.local import network
+from infra.local.topology import NODES
 from tests.e2e.environment import NAMESPACE, Environment, eventually
 from voicemesh.contract import HEALTH_PATH, HTTP_PORT, METRICS_PATH
 
@@ -78,28 +80,31 @@ def test_metrics_are_not_served_to_the_public(environment: Environment) -> None:
 
 
 def test_plain_http_to_a_speech_pod_is_refused(environment: Environment) -> None:
-    address = environment.speech_pods()[0].status.pod_ip
-    assert _plain_request(address) in _CLOSED
+    assert _plain_request(environment.speech_pods()[0]) in _CLOSED
 
 
 def test_plain_http_to_a_speech_pod_works_where_mtls_is_permissive(
     environment: Environment,
 ) -> None:
-    address = environment.speech_pods()[0].status.pod_ip
+    pod = environment.speech_pods()[0]
     with _permissive(environment):
-        eventually(lambda: _plain_request(address) == "200", what="plain HTTP is let in")
-    eventually(lambda: _plain_request(address) in _CLOSED, what="plain HTTP is refused again")
+        eventually(lambda: _plain_request(pod) == "200", what="plain HTTP is let in")
+    eventually(lambda: _plain_request(pod) in _CLOSED, what="plain HTTP is refused again")
 
 
-def _plain_request(address: str) -> str:
-    """Asks a pod's health from the hub, outside the mesh: its status, or the error's name."""
+def _plain_request(pod: Any) -> str:
+    """Asks a pod's health from outside the mesh: its status, or the error's name.
+
+    It comes from the pod's own node, which no NetworkPolicy keeps away.
+    """
     program = (
         "import sys, httpx\n"
         "try: print(httpx.get(sys.argv[1], timeout=5, trust_env=False).status_code)\n"
         "except httpx.HTTPError as error: print(type(error).__name__)\n"
     )
-    url = f"http://{address}:{HTTP_PORT}{HEALTH_PATH}"
-    argv = network.in_hub([sys.executable, "-c", program, url])
+    url = f"http://{pod.status.pod_ip}:{HTTP_PORT}{HEALTH_PATH}"
+    node = next(node for node in NODES if node.name == pod.spec.node_name)
+    argv = network.in_node_network(node, [sys.executable, "-c", program, url])
     return subprocess.run(argv, text=True, capture_output=True, check=True).stdout.strip()
 
 
