@@ -33,4 +33,4 @@ def _delete(path: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(delete_old_files(sys.argv[1], float(sys.argv[2]))))
+    sys.exit("\n".join(delete_old_files(sys.argv[1], float(sys.argv[2]))) or None)
