@@ -149,6 +149,19 @@ class EchoMocks(mocks.Mocks):
         return dict(self._calls.get(args.token, {})), None
 
 
+class CloudMocks(EchoMocks):
+    """`EchoMocks` with those outputs of AWS and of random names that components look into.
+
+    Args:
+        outputs: further outputs by resource type, under their names on the wire.
+        calls: results of invokes by token.
+    """
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
+        id_, outputs = super().new_resource(args)
+        return id_, {**_outputs_of_provider(args), **outputs}
+
+
 class RecordingMonitor(mocks.MockMonitor):
     """Pulumi's mock monitor, which also keeps each registration with its options.
 
@@ -239,7 +252,7 @@ class RecordingMonitor(mocks.MockMonitor):
 
 
 def record(
-    program: Callable[[], None],
+    program: Callable[[], object],
     *,
     project: str = "voicemesh",
     stack: str = "test",
@@ -257,18 +270,34 @@ def record(
             `SecretValue` is a secret of the configuration.
         stacks: outputs of the stacks that the program refers to, by the names that it uses.
             A value that is, or contains, a `SecretValue` is a secret output.
-        resource_mocks: outputs of the resources; by default their inputs.
+        resource_mocks: outputs of the resources; by default `CloudMocks`.
         preview: whether the engine says that it only previews.
     """
-    monitor = RecordingMonitor(resource_mocks or EchoMocks(), stacks)
+    monitor = RecordingMonitor(resource_mocks or CloudMocks(), stacks)
     values = {key if ":" in key else f"{project}:{key}": v for key, v in (config or {}).items()}
     # Pulumi keeps its state in context variables: a context of its own leaves none behind.
     contextvars.Context().run(_run, program, monitor, project, stack, values, preview)
     return monitor.recording
 
 
+def _outputs_of_provider(args: mocks.MockResourceArgs) -> dict[str, Any]:
+    outputs: dict[str, Any] = {}
+    package, _, type_ = args.typ.partition(":")
+    if package == "aws":
+        service = type_.partition("/")[0]
+        outputs["arn"] = f"arn:aws:{service}:us-east-1:123456789012:{args.name}"
+    if args.typ == "aws:eks/cluster:Cluster":
+        outputs["endpoint"] = f"https://{args.name}.eks.example.com"
+        outputs["certificateAuthority"] = {"data": "Y2VydGlmaWNhdGU="}
+    if args.typ == "aws:ecr/repository:Repository":
+        outputs["repositoryUrl"] = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/{args.name}"
+    if args.typ == "random:index/randomId:RandomId":
+        outputs["hex"] = "00112233"
+    return outputs
+
+
 def _run(
-    program: Callable[[], None],
+    program: Callable[[], object],
     monitor: RecordingMonitor,
     project: str,
     stack: str,
@@ -314,7 +343,7 @@ def _has_secret(value: Any) -> bool:
     return isinstance(value, SecretValue)
 
 
-async def _run_in_stack(program: Callable[[], None]) -> None:
+async def _run_in_stack(program: Callable[[], object]) -> None:
     """Runs the program with one thread for all calls of the monitor: declarations keep their order,
     and there is one event loop to close of those that Pulumi's mocks make in each thread."""
     loop = asyncio.get_running_loop()
@@ -322,9 +351,13 @@ async def _run_in_stack(program: Callable[[], None]) -> None:
     # What failed is raised below; the outputs that hang on it would each be reported again.
     loop.set_exception_handler(lambda _loop, _context: None)
     try:
-        await pulumi.runtime.run_in_stack(program)
+        await pulumi.runtime.run_in_stack(lambda: _call(program))
     finally:
         await loop.run_in_executor(None, _close_loop_of_thread)
+
+
+def _call(program: Callable[[], object]) -> None:
+    program()
 
 
 def _close_loop_of_thread() -> None:

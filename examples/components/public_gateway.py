@@ -1,0 +1,32 @@
+"""Two hosts: one whose certificate cert-manager keeps in the gateway's namespace, and one whose
+certificate is in the stack's configuration and which a single tenant may serve.
+"""
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from voicemesh import GatewayHost, IstioMesh, IstioMeshArgs, PublicGateway, PublicGatewayArgs
+
+config = pulumi.Config()
+in_cluster = pulumi.ResourceOptions(providers=[kubernetes.Provider("cluster")])
+
+mesh = IstioMesh("mesh", IstioMeshArgs(), in_cluster)
+gateway = PublicGateway(
+    "public-gateway",
+    PublicGatewayArgs(
+        hosts=[
+            GatewayHost("tts.example.com", secret_name="tts-example-com"),
+            GatewayHost(
+                "newsroom.example.com",
+                certificate=config.require("certificate"),
+                private_key=config.require_secret("privateKey"),
+                namespace="newsroom",
+            ),
+        ],
+        injection_labels=mesh.injection_labels,
+        replicas=3,
+    ),
+    in_cluster,
+)
+
+pulumi.export("address", gateway.address)
