@@ -10,6 +10,7 @@ from infra.local.versions import (
     ISTIO_MODULE_VERSION,
     ISTIO_VERSION,
     KUBERNETES_VERSION,
+    KWOK_VERSION,
     METRICS_SERVER_VERSION,
     NETWORK_POLICIES_VERSION,
     PULUMI_VERSION,
@@ -190,6 +191,13 @@ TOOLS = (
         stamps=(("k8s.io/client-go/pkg/version.gitVersion", f"v{METRICS_SERVER_VERSION}"),),
     ),
     Tool("network-policies", NETWORK_POLICIES_VERSION, binaries=("network-policies",)),
+    Tool(
+        "kwok",
+        KWOK_VERSION,
+        binaries=("kwok",),
+        builds=(Build(("sigs.k8s.io/kwok/cmd/kwok",)),),
+        stamps=(("sigs.k8s.io/kwok/pkg/consts.Version", f"v{KWOK_VERSION}"),),
+    ),
 )
 
 NEEDED_FOR_UP = (

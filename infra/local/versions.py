@@ -13,6 +13,8 @@ COREDNS_VERSION = "1.15.0"
 METRICS_SERVER_VERSION = "0.9.0"
 NETWORK_POLICIES_VERSION = "1.1.0"
 """Of kube-network-policies, which the tool `network-policies` is made of."""
+KWOK_VERSION = "0.8.0"
+"""Simulates nodes, for `python -m tests.bench scale` only."""
 
 GO_VERSION = "1.26.0"
 """The oldest Go that compiles every tool."""
