@@ -45,7 +45,7 @@ def reaches(connection):
     address, port, protocol = connection
     kind = socket.SOCK_DGRAM if protocol == "UDP" else socket.SOCK_STREAM
     with socket.socket(socket.AF_INET, kind) as client:
-        client.settimeout(2)
+        client.settimeout(1)
         try:
             client.connect((address, port))
             if protocol == "UDP":
