@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 
 from infra.environment import Environment, FaultyEnvironmentError, Layer
-from infra.environment.arguments import PROJECT_ROOT
+from infra.environment.arguments import PROJECT_ROOT, uses_own_bucket
 from infra.environment.capacity import GpuNodes
 from infra.environment.loading import refuse_misplaced_voices
 from infra.layers.cluster import (
@@ -58,9 +58,11 @@ def _cluster(
 ) -> tuple[EksCluster | None, StoredVoices | None, Outputs]:
     """Cluster and bucket, made here or by another stack, and the outputs of what is made here."""
     eks, storage, outputs = None, None, Outputs()
-    if environment.cluster is not None and environment.cluster.stack is not None:
-        reference = pulumi.StackReference(environment.cluster.stack)
-        eks, storage = referenced_eks(reference), referenced_storage(reference)
+    if environment.cluster_stack is not None:
+        reference = pulumi.StackReference(environment.cluster_stack)
+        eks = referenced_eks(reference)
+        if any(map(uses_own_bucket, environment.voices)):
+            storage = referenced_storage(reference)
     name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
     if environment.eks is not None:
         eks = make_eks(environment.eks, name, in_aws)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, SecretStr, model_validator
 
 from infra.environment.section import LEFT_OUT, Section
+
+
+def _stack_name(value: str) -> str:
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+/[^/\s]+", value):
+        raise ValueError(f"{value!r} is not as in organization/voicemesh/prod-cluster")
+    return value
+
+
+def _account_id(value: str) -> str:
+    if not re.fullmatch(r"\d{12}", value):
+        raise ValueError(f"{value!r} is not the 12 digits of an AWS account")
+    return value
 
 
 class Cluster(Section):
@@ -18,7 +31,7 @@ class Cluster(Section):
     context: str | None = None
     """Context of the kubeconfig; by default its current one."""
 
-    stack: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+/[^/\s]+$")] | None = None
+    stack: Annotated[str, AfterValidator(_stack_name)] | None = None
     """The stack that owns the layer `cluster`, as organization/project/stack."""
 
     @model_validator(mode="after")
@@ -36,7 +49,7 @@ class Aws(Section):
     region: str
     """Where everything lives, as in eu-west-1."""
 
-    account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
+    account_id: Annotated[str, AfterValidator(_account_id)] | None = None
     """The only account that is worked on. AWS is then asked whose the credentials are, even for a
     preview; without it, a preview asks AWS nothing."""
 
@@ -121,7 +134,7 @@ class Registry(Section):
 class Storage(Section):
     """The bucket for models, reference voices and outputs."""
 
-    bucket: str | None = None
+    bucket_name: str | None = None
     """Its name, unique in all of AWS; by default that of project and stack, with a random end."""
 
     output_days: int = LEFT_OUT

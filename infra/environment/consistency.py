@@ -11,6 +11,8 @@ from infra.environment.model import Environment, Layer
 from infra.environment.section import Faults, path, repeated
 from infra.environment.services import Voice
 from voicemesh import contract
+from voicemesh.arguments import DNS_LABEL
+from voicemesh.tenancy.component import WORKLOAD_ACCOUNT
 
 RESERVED_NAMESPACES: Final = frozenset(
     {"default", "kube-system", "kube-public", "kube-node-lease"}
@@ -37,6 +39,9 @@ def contradictions(environment: Environment) -> Faults:
 
 
 def _layer_faults(environment: Environment) -> Faults:
+    if not environment.layers:
+        yield f"{path('layers')}: names none of {', '.join(Layer)}"
+        return
     owned = ", ".join(sorted(environment.layers))
     for layer, sections in _SECTIONS_OF_LAYER.items():
         for section in sections:
@@ -62,6 +67,7 @@ def _cluster_faults(environment: Environment) -> Faults:
 
 def _aws_faults(environment: Environment) -> Faults:
     if environment.aws is not None:
+        yield from _account_faults(environment, environment.aws.account_id)
         zones = environment.eks.availability_zones if environment.eks else ()
         region = environment.aws.region
         for index, zone in enumerate(zones):
@@ -71,9 +77,17 @@ def _aws_faults(environment: Environment) -> Faults:
         return
     users = [name for name in ("eks", "registry", "storage") if getattr(environment, name)]
     if environment.runs_on_eks and any(map(uses_own_bucket, environment.voices)):
-        users.append("voices")
+        users.append("roles for voices")
     if users:
-        yield f"{path('aws')}: missing; {' and '.join(users)} need a region"
+        yield f"{path('aws')}: missing; without a region there can be no {' and no '.join(users)}"
+
+
+def _account_faults(environment: Environment, account: str | None) -> Faults:
+    administrators = (environment.eks and environment.eks.administrators) or ()
+    for index, arn in enumerate(administrators):
+        if account is not None and f"::{account}:" not in arn:
+            where = path("eks", "administrators", index)
+            yield f"{where}: {arn!r} is not of {path('aws', 'accountId')}, {account!r}"
 
 
 def _name_faults(environment: Environment) -> Faults:
@@ -81,6 +95,10 @@ def _name_faults(environment: Environment) -> Faults:
     groups = [group.name for group in environment.eks.node_groups] if environment.eks else []
     yield from _once("tenants", "tenant", tenants)
     yield from _once("eks.nodeGroups", "node group", groups)
+    for index, name in enumerate(groups):
+        if not DNS_LABEL.fullmatch(name):
+            where = path("eks", "nodeGroups", index, "name")
+            yield f"{where}: {name!r}; allowed: up to 63 of a-z, 0-9 and '-', as in 'online'"
     for index, name in enumerate(tenants):
         if name in RESERVED_NAMESPACES or name.startswith("kube-"):
             where = path("tenants", index, "name")
@@ -89,6 +107,9 @@ def _name_faults(environment: Environment) -> Faults:
         if voice.tenant not in tenants:
             where = path("voices", index, "tenant")
             yield f"{where}: {voice.tenant!r} is none of the tenants: {', '.join(tenants)}"
+        if voice.name == WORKLOAD_ACCOUNT:
+            where = path("voices", index, "name")
+            yield f"{where}: {voice.name!r} is the service account that each tenant has already"
     yield from _clashes(environment.voices)
 
 
@@ -112,7 +133,6 @@ def _clashes(voices: Iterable[Voice]) -> Faults:
 def _host_faults(environment: Environment) -> Faults:
     hosts = environment.gateway.hosts if environment.gateway else ()
     owners = {host.name: host.tenant for host in hosts}
-    yield from _once("gateway.hosts", "host", (host.name for host in hosts))
     if environment.owns(Layer.SERVICES):
         tenants = {tenant.name for tenant in environment.tenants}
         for index, host in enumerate(hosts):
@@ -136,15 +156,15 @@ def _host_faults(environment: Environment) -> Faults:
 
 def _data_faults(environment: Environment) -> Faults:
     with_volume = {tenant.name for tenant in environment.tenants if tenant.volume is not None}
-    has_bucket = environment.storage is not None or (
-        environment.cluster is not None and environment.cluster.stack is not None
-    )
+    # What a cluster of another stack comes with, only the running program sees.
+    has_bucket = environment.storage is not None or environment.cluster_stack is not None
+    has_cluster = environment.cluster is not None or environment.eks is not None
     for index, voice in enumerate(environment.voices):
         yield from _model_faults(index, voice)
         if voice.outputs == "volume" and voice.tenant not in with_volume:
             where = path("voices", index, "outputs")
             yield f"{where}: 'volume', but tenant {voice.tenant!r} has no volume"
-        if not uses_own_bucket(voice):
+        if not has_cluster or not uses_own_bucket(voice):
             continue
         if not has_bucket:
             yield f"{path('storage')}: missing; voice {voice.name!r} keeps models or outputs there"

@@ -28,7 +28,7 @@ class Layer(StrEnum):
 class Environment(Section):
     """The configuration of a stack. A section that is empty is not there."""
 
-    layers: frozenset[Layer] = Field(min_length=1)
+    layers: frozenset[Layer]
     cluster: Cluster | None = None
     eks: Eks | None = None
     registry: Registry | None = None
@@ -39,12 +39,17 @@ class Environment(Section):
     gateway: Gateway | None = None
     tenants: tuple[Tenant, ...] = ()
     voices: tuple[Voice, ...] = ()
-    max_stream_seconds: int = 600
+    max_stream_seconds: int = Field(default=600, ge=1)
+
+    @property
+    def cluster_stack(self) -> str | None:
+        """The stack that owns the cluster, if it is another."""
+        return self.cluster.stack if self.cluster is not None else None
 
     @property
     def runs_on_eks(self) -> bool:
         """Whether the cluster is one of EKS that a stack of this program makes."""
-        return self.eks is not None or (self.cluster is not None and self.cluster.stack is not None)
+        return self.eks is not None or self.cluster_stack is not None
 
     def owns(self, layer: Layer) -> bool:
         """Whether this stack owns a layer."""

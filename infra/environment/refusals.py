@@ -19,9 +19,18 @@ from infra.environment.cluster import Eks
 from infra.environment.model import Environment
 from infra.environment.section import Faults, path
 from infra.environment.services import Voice
-from voicemesh import ArgumentsError, ChartSource, ObjectStorage, TtsVoiceServiceArgs
+from voicemesh import (
+    ArgumentsError,
+    ChartSource,
+    ObjectStorage,
+    ServiceType,
+    TtsVoiceServiceArgs,
+)
 
 _KEY_OR_PYTHON_NAME: Final = re.compile(r"\[[^\]]*\]|\b[a-z]+(_[a-z0-9]+)+\b")
+
+_KEYS_NAMED_OTHERWISE: Final = {"service_name": "name"}
+_CHOICES: Final = {kind.name: kind.value for kind in ServiceType}
 
 Attempt = tuple[tuple[str | int, ...], Callable[[], object]]
 """A place in the configuration, and what builds the arguments that it describes."""
@@ -50,7 +59,7 @@ def _attempts(environment: Environment) -> Iterator[Attempt]:
     if environment.registry is not None:
         yield ("registry",), partial(arguments.registry_args, environment.registry, "prefix")
     if environment.storage is not None:
-        bucket = environment.storage.bucket or LATER
+        bucket = environment.storage.bucket_name or LATER
         yield ("storage",), partial(arguments.storage_args, environment.storage, bucket)
     if environment.addons is not None:
         yield ("addons",), partial(arguments.addons_args, environment.addons)
@@ -85,12 +94,14 @@ def _services(environment: Environment) -> Iterator[Attempt]:
 
 def _translated(place: str, property_path: str, reason: str) -> str:
     found, separator, allowed = reason.removeprefix("is ").partition("; allowed: ")
-    key = f"{place}.{_in_camel_case(property_path)}".replace("voicemesh:.", "voicemesh:")
-    return f"{key}: {found}{separator}{_in_camel_case(allowed)}"
+    key = _KEYS_NAMED_OTHERWISE.get(property_path, _in_camel_case(property_path))
+    return f"{place}.{key}: {found}{separator}{_in_camel_case(allowed)}"
 
 
 def _in_camel_case(text: str) -> str:
-    """Names of arguments as the configuration spells them."""
+    """Names of arguments, and of their choices, as the configuration spells them."""
+    for name, value in _CHOICES.items():
+        text = text.replace(name, value)
     return _KEY_OR_PYTHON_NAME.sub(_camel_unless_key, text)
 
 

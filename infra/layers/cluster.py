@@ -113,7 +113,7 @@ def make_storage(
     """The bucket."""
     from voicemesh import VoiceStorage
 
-    bucket = storage.bucket or _unique_bucket(name_prefix)
+    bucket = storage.bucket_name or _unique_bucket(name_prefix)
     made = VoiceStorage("voices", arguments.storage_args(storage, bucket), options)
     return StoredVoices(made.bucket, made.bucket_arn, made.key_arn)
 
