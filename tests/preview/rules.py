@@ -278,6 +278,12 @@ def mutated(recording: Recording, type_: str, change: Callable[[dict[str, Any]],
     return replace(recording, registrations=tuple(map(changed, recording.registrations)))
 
 
+def with_options(recording: Recording, type_: str, **options: Any) -> Recording:
+    """The recording with other options, or outputs, of all resources of a type."""
+    changed = [replace(r, **options) if r.type == type_ else r for r in recording.registrations]
+    return replace(recording, registrations=tuple(changed))
+
+
 def _pod(deployment: Registration) -> Any:
     return deployment.inputs["spec"]["template"]["spec"]
 
