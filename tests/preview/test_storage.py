@@ -18,8 +18,9 @@ import pulumi_kubernetes as kubernetes
 import pytest
 
 from tests.preview import rules
-from tests.preview.rules import Rule, mutated
+from tests.preview.rules import Rule, mutated, with_options
 from voicemesh import (
+    ComputeSize,
     VoiceStorage,
     VoiceStorageAccess,
     VoiceStorageAccessArgs,
@@ -27,6 +28,7 @@ from voicemesh import (
     VoiceVolume,
     VoiceVolumeArgs,
 )
+from voicemesh.arguments import ArgumentsError
 from voicemesh.testing import EchoMocks, Recording, Registration, record
 
 BUCKET = "aws:s3/bucket:Bucket"
@@ -364,7 +366,7 @@ def test_rule_holds_and_notices_the_option(
     rule: Rule, type_: str, options: dict[str, Any], storage: Recording
 ) -> None:
     assert list(rule(storage)) == []
-    assert list(rule(_with_options(storage, type_, options)))
+    assert list(rule(with_options(storage, type_, **options)))
 
 
 def test_no_option_that_the_caller_gives_reaches_a_child() -> None:
@@ -374,7 +376,7 @@ def test_no_option_that_the_caller_gives_reaches_a_child() -> None:
     recording, _ = recorded(given, deletion_protection=False)
     assert all(component.protect for component in recording.components())
     assert [*rules.no_option_of_a_component_reaches_its_children(recording)] == []
-    leaking = _with_options(recording, ROLE_POLICY, {"protect": True})
+    leaking = with_options(recording, ROLE_POLICY, protect=True)
     assert [*rules.no_option_of_a_component_reaches_its_children(leaking)]
 
 
@@ -409,6 +411,47 @@ def test_urns_are_the_ones_that_stacks_in_use_already_have(storage: Recording) -
             LIFECYCLE,
         )
     }
+
+
+ACCESS = VoiceStorageAccessArgs("prod", "tts", "speech", "acme", BUCKET_ARN, KEY_ARN)
+VOLUME = VoiceVolumeArgs("tts", "efs", "speech:1")
+
+
+@pytest.mark.parametrize(
+    ("valid", "changes", "refusal"),
+    [
+        (VoiceStorageArgs(), {"output_days": 0}, "output_days is 0; allowed: a whole number ≥ 1"),
+        (VoiceStorageArgs(), {"output_days": 7.5}, "output_days is 7.5; allowed: a whole number"),
+        (VoiceStorageArgs(), {"quality_days": True}, "quality_days is True; allowed: a whole"),
+        (VoiceStorageArgs(), {"bucket_name": "V"}, "bucket_name is 'V'; allowed: 3 to 63"),
+        (ACCESS, {"tenant": "*"}, "tenant is '\\*'; allowed: up to 63 of a-z"),
+        (ACCESS, {"tenant": "acme/other"}, "tenant is 'acme/other'; allowed: up to 63"),
+        (ACCESS, {"namespace": "Tts"}, "namespace is 'Tts'; allowed: up to 63"),
+        (ACCESS, {"service_account": ""}, "service_account is ''; allowed: up to 63"),
+        (ACCESS, {"bucket_arn": "voices"}, "bucket_arn is 'voices'; allowed: an ARN"),
+        (ACCESS, {"key_arn": "alias/voices"}, "key_arn is 'alias/voices'; allowed: an ARN"),
+        (VOLUME, {"storage_class": ""}, "storage_class is ''; allowed: a name"),
+        (VOLUME, {"cleanup_image": ""}, "cleanup_image is ''; allowed: an image"),
+        (VOLUME, {"size_gib": 0}, "size_gib is 0; allowed: a whole number ≥ 1"),
+        (VOLUME, {"output_days": -1}, "output_days is -1; allowed: a whole number ≥ 1"),
+        (VOLUME, {"claim_name": "x" * 53}, "claim_name is 'x{53}'; allowed: at most 52"),
+        (VOLUME, {"cleanup_size": ComputeSize(0, 1)}, "cleanup_size.cpu_cores is 0; allowed"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_by_name(
+    valid: Any, changes: dict[str, Any], refusal: str
+) -> None:
+    component = type(valid).__name__.removesuffix("Args")
+    with pytest.raises(ArgumentsError, match=f"^{component}: {refusal}"):
+        replace(valid, **changes)
+
+
+def test_a_component_whose_name_is_no_claims_name_is_refused() -> None:
+    def program() -> None:
+        VoiceVolume("Shared", VOLUME)
+
+    with pytest.raises(ArgumentsError, match="VoiceVolume: claim_name is 'Shared'; allowed: up to"):
+        record(program)
 
 
 class TestAccess:
@@ -549,13 +592,3 @@ def _inputs(recording: Recording, type_: str, bucket: Registration) -> Mapping[s
     found = [r.inputs for r in recording.of_type(type_) if r.inputs["bucket"] == name]
     assert len(found) <= 1, f"{bucket.name} has several of {type_}"
     return found[0] if found else {}
-
-
-def _with_options(recording: Recording, type_: str, options: dict[str, Any]) -> Recording:
-    return replace(
-        recording,
-        registrations=tuple(
-            replace(resource, **options) if resource.type == type_ else resource
-            for resource in recording.registrations
-        ),
-    )

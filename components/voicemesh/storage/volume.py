@@ -77,9 +77,7 @@ class VoiceVolumeArgs:
         faults.whole_number(1, "size_gib", self.size_gib)
         faults.whole_number(1, "output_days", self.output_days)
         if self.claim_name is not None:
-            faults.dns_label("claim_name", self.claim_name)
-            fits = len(self.claim_name) <= _MAX_NAME
-            faults.require(fits, "claim_name", self.claim_name, f"at most {_MAX_NAME} characters")
+            _check_claim_name(faults, self.claim_name)
         self.cleanup_size.check(faults, "cleanup_size")
         faults.raise_any()
 
@@ -97,7 +95,7 @@ class VoiceVolume(pulumi.ComponentResource):
         self, name: str, args: VoiceVolumeArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("voicemesh:index:VoiceVolume", name, {}, opts)
-        claim_name = args.claim_name or name
+        claim_name = args.claim_name or _as_claim_name(name)
         claim = PersistentVolumeClaim(
             name,
             metadata=ObjectMetaArgs(name=claim_name, namespace=args.namespace),
@@ -146,6 +144,19 @@ def cleanup_command(folder: str, output_days: int) -> list[str]:
     """Deletes what is older than `output_days` below `folder`."""
     script = Path(__file__).with_name("delete_old_files.py").read_text()
     return ["python3", "-c", script, folder, str(output_days)]
+
+
+def _as_claim_name(name: str) -> str:
+    faults = Faults("VoiceVolume")
+    _check_claim_name(faults, name)
+    faults.raise_any()
+    return name
+
+
+def _check_claim_name(faults: Faults, name: str) -> None:
+    faults.dns_label("claim_name", name)
+    fits = len(name) <= _MAX_NAME
+    faults.require(fits, "claim_name", name, f"at most {_MAX_NAME} characters")
 
 
 def _cleanup_pod(args: VoiceVolumeArgs, claim_name: pulumi.Input[str]) -> PodSpecArgs:
