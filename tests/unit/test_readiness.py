@@ -135,6 +135,20 @@ def pod(state: dict[str, Any], **more: Any) -> dict[str, Any]:
             "pod p, container main: [CrashLoopBackOff] (last exit code 137, OOMKilled)",
             True,
         ),
+        (
+            pod(
+                {"waiting": {"reason": "CrashLoopBackOff"}},
+                lastState={
+                    "terminated": {
+                        "exitCode": 1,
+                        "reason": "Error",
+                        "message": "a log\nno weights\n",
+                    }
+                },
+            ),
+            "[CrashLoopBackOff] (last exit code 1, Error) no weights",
+            True,
+        ),
         (pod({"waiting": {"reason": "ErrImagePull", "message": "m"}}), "[ErrImagePull] m", False),
         (pod({"terminated": {"reason": "Error", "exitCode": 3}}), "exit code 3", False),
         (pod({"running": {}}), "not ready", False),

@@ -122,11 +122,15 @@ def _gpu_activity(
     return _trigger("gpu-activity", prometheus_url, query, percent, empty_is_0=True)
 
 
+def pod_names(deployment: str) -> str:
+    """The names of a Deployment's pods, for Prometheus to match: its own and two random parts."""
+    return f"{deployment}-[a-z0-9]+-[a-z0-9]+"
+
+
 def _series(
     metric: str, deployment: str, namespace: pulumi.Input[str], prefix: str = ""
 ) -> pulumi.Output[str]:
-    """A metric of the pods of a Deployment: their names are its own and two random parts."""
-    pods = f'{prefix}pod=~"{deployment}-[a-z0-9]+-[a-z0-9]+"'
+    pods = f'{prefix}pod=~"{pod_names(deployment)}"'
     return pulumi.Output.concat(metric, f'{{{prefix}namespace="', namespace, f'",{pods}}}')
 
 

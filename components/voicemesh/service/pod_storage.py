@@ -69,7 +69,9 @@ def server_mounts(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> list[Volu
     if variant.model is not None:
         found.append(VolumeMountArgs(name="weights", mount_path=WEIGHTS_FOLDER, read_only=True))
     if args.outputs is not None and args.outputs.claim_name is not None:
-        found.append(VolumeMountArgs(name="outputs", mount_path=OUTPUTS_FOLDER))
+        # Where the clean-up of a `VoiceVolume` looks for them.
+        folder = contract.OUTPUTS_PREFIX.rstrip("/")
+        found.append(VolumeMountArgs(name="outputs", mount_path=OUTPUTS_FOLDER, sub_path=folder))
     return found
 
 

@@ -242,6 +242,8 @@ def _server(args: TtsVoiceServiceArgs, variant: VoiceVariant) -> ContainerArgs:
         ),
         readiness_probe=_probe(contract.READY_PATH, period_seconds=5, failures=2),
         liveness_probe=_probe(contract.HEALTH_PATH, period_seconds=10, failures=3),
+        # Whoever asks for the pod reads which setting was refused.
+        termination_message_policy="FallbackToLogsOnError",
     )
 
 

@@ -292,6 +292,8 @@ def _container_problem(container: Mapping[str, Any]) -> tuple[str, bool]:
         text = f"[{reason}] {waiting.get('message') or ''}".rstrip()
         if last:
             text += f" (last exit code {last.get('exitCode')}, {last.get('reason')})"
+            said = (last.get("message") or "").strip().splitlines()
+            text += f" {said[-1]}" if said else ""
         return text, reason in _HOPELESS
     if (ended := state.get("terminated")) and ended.get("exitCode"):
         text = f"[{ended.get('reason')}] exit code {ended['exitCode']}"
