@@ -543,7 +543,8 @@ class TestStorage:
         template = pod(recording.one(DEPLOYMENT, "speech-canary"))
         (server,) = template["containers"]
         assert _environment(server)["SPEECH_OUTPUTS_URI"] == "file:///outputs/"
-        assert {"name": "outputs", "mountPath": "/outputs"} in server["volumeMounts"]
+        mount = {"name": "outputs", "mountPath": "/outputs", "subPath": "outputs"}
+        assert mount in server["volumeMounts"]
         claim = {"name": "outputs", "persistentVolumeClaim": {"claimName": "outputs"}}
         assert claim in template["volumes"]
 
