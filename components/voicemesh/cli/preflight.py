@@ -78,4 +78,4 @@ def _answers(plan: Sequence[PlannedNodes], region: str, client: Callable[[str], 
             "there are no AWS credentials: set AWS_PROFILE, or sign in with `aws sso login`"
         ) from None
     except (ClientError, BotoCoreError) as error:
-        raise UsageError(f"AWS did not answer: {error}") from None
+        raise UsageError(f"AWS refused, or did not answer: {error}") from None
