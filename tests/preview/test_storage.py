@@ -21,10 +21,14 @@ from tests.preview import rules
 from tests.preview.rules import Rule, mutated, with_options
 from voicemesh import (
     ComputeSize,
+    OutputStorage,
+    TtsVoiceService,
+    TtsVoiceServiceArgs,
     VoiceStorage,
     VoiceStorageAccess,
     VoiceStorageAccessArgs,
     VoiceStorageArgs,
+    VoiceVariant,
     VoiceVolume,
     VoiceVolumeArgs,
 )
@@ -201,6 +205,7 @@ def cleanup_ends_and_never_overlaps(recording: Recording) -> Iterator[str]:
         labels = _template(job)["metadata"]["labels"]
         for holds, fault in (
             (spec.get("concurrencyPolicy") == "Forbid", "runs twice at once"),
+            ("startingDeadlineSeconds" in spec, "is given up after a hundred missed starts"),
             ("ttlSecondsAfterFinished" in spec["jobTemplate"]["spec"], "leaves its pods"),
             ("activeDeadlineSeconds" in spec["jobTemplate"]["spec"], "may run for ever"),
             (labels.get("sidecar.istio.io/inject") == "false", "waits for its sidecar"),
@@ -313,6 +318,11 @@ MUTATIONS: list[tuple[Rule, str, Change]] = [
         cleanup_ends_and_never_overlaps,
         CRON_JOB,
         _job(lambda job: job.pop("ttlSecondsAfterFinished")),
+    ),
+    (
+        cleanup_ends_and_never_overlaps,
+        CRON_JOB,
+        lambda inputs: inputs["spec"].pop("startingDeadlineSeconds"),
     ),
     (
         cleanup_ends_and_never_overlaps,
@@ -540,6 +550,23 @@ class TestVolume:
         assert volume["persistentVolumeClaim"] == {"claimName": "shared"}
         assert job.inputs["spec"]["schedule"].split()[1:] == ["*"] * 4
         assert any(CLAIM in urn for urn in job.depends_on)
+
+    def test_a_voice_puts_its_outputs_where_the_job_looks(self, storage: Recording) -> None:
+        variant = VoiceVariant("stable", "1.0", "speech:1", weight=100, replicas=2)
+        args = TtsVoiceServiceArgs(
+            namespace="tts", variants=[variant], outputs=OutputStorage(claim_name="shared")
+        )
+
+        def program() -> None:
+            TtsVoiceService("speech", args)
+
+        pod = record(program).one(rules.DEPLOYMENT).inputs["spec"]["template"]["spec"]
+        (volume,) = (v for v in pod["volumes"] if "persistentVolumeClaim" in v)
+        mounts = pod["containers"][0]["volumeMounts"]
+        (mount,) = (m for m in mounts if m["name"] == volume["name"])
+        assert volume["persistentVolumeClaim"] == {"claimName": "shared"}
+        (cleanup,) = _template(storage.one(CRON_JOB))["spec"]["containers"]
+        assert cleanup["command"][3] == f"/volume/{mount['subPath']}/"
 
 
 _REFUSES_ONE = """

@@ -89,7 +89,7 @@ class VoiceStorage(pulumi.ComponentResource):
         )
         guards = [*self._access(name, bucket), *self._contents(name, args, bucket, key)]
         self.bucket = after(bucket.bucket, *guards)
-        self.bucket_arn = bucket.arn
+        self.bucket_arn = after(bucket.arn, *guards)
         self.key_arn = key.arn
         self.register_outputs(
             {"bucket": self.bucket, "bucket_arn": self.bucket_arn, "key_arn": self.key_arn}

@@ -35,6 +35,7 @@ _MAX_NAME: Final = 52
 _MOUNT_PATH: Final = "/volume"
 _HOURLY: Final = "17 * * * *"
 _DEADLINE_SECONDS: Final = 3000
+_STARTING_DEADLINE_SECONDS: Final = 1800
 _KEEP_JOB_SECONDS: Final = 86_400
 
 
@@ -123,6 +124,8 @@ def cleanup_spec(args: VoiceVolumeArgs, claim_name: pulumi.Input[str]) -> CronJo
     return CronJobSpecArgs(
         schedule=_HOURLY,
         concurrency_policy="Forbid",
+        # Without it, a controller that missed a hundred starts would never start the job again.
+        starting_deadline_seconds=_STARTING_DEADLINE_SECONDS,
         successful_jobs_history_limit=1,
         failed_jobs_history_limit=1,
         job_template=JobTemplateSpecArgs(
