@@ -1,0 +1,140 @@
+"""A whole platform in one region, from the network to a voice, composed by hand."""
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+
+from voicemesh import (
+    ClusterAddons,
+    ClusterAddonsArgs,
+    GatewayHost,
+    GpuCluster,
+    GpuClusterArgs,
+    GpuNodeGroup,
+    GpuNodeGroupArgs,
+    ImageRegistry,
+    ImageRegistryArgs,
+    IstioMesh,
+    IstioMeshArgs,
+    ObjectStorage,
+    PublicGateway,
+    PublicGatewayArgs,
+    TenantNamespace,
+    TenantNamespaceArgs,
+    TenantNetwork,
+    TenantQuota,
+    TtsVoiceService,
+    TtsVoiceServiceArgs,
+    VoiceStorage,
+    VoiceStorageAccess,
+    VoiceStorageAccessArgs,
+    VoiceStorageArgs,
+    VoiceVariant,
+)
+
+NAME = "voicemesh-ireland"
+TENANT = "newsroom"
+VOICE = "reader"
+
+config = pulumi.Config()
+region = pulumi.Config("aws").require("region")
+zones = config.require_object("zones")
+host = config.require("host")
+
+# Layer 1: AWS. Nothing here needs Kubernetes.
+
+in_aws = pulumi.ResourceOptions(providers=[aws.Provider("region", region=region)])
+
+cluster = GpuCluster(
+    "cluster",
+    GpuClusterArgs(
+        cluster_name=NAME,
+        availability_zones=zones,
+        administrators=[config.require("administrator")],
+    ),
+    in_aws,
+)
+online = GpuNodeGroup(
+    "online",
+    GpuNodeGroupArgs(
+        cluster_name=cluster.cluster_name,
+        node_role_arn=cluster.node_role_arn,
+        subnets=cluster.private_subnets,
+        kubernetes_version=cluster.kubernetes_version,
+        availability_zones=zones[:1],
+        min_size=1,
+        max_size=4,
+    ),
+    in_aws,
+)
+registry = ImageRegistry("images", ImageRegistryArgs(name_prefix=NAME), in_aws)
+storage = VoiceStorage("voices", VoiceStorageArgs(), in_aws)
+access = VoiceStorageAccess(
+    "newsroom-reader",
+    VoiceStorageAccessArgs(
+        cluster_name=cluster.cluster_name,
+        namespace=TENANT,
+        service_account=VOICE,
+        tenant=TENANT,
+        bucket_arn=storage.bucket_arn,
+        key_arn=storage.key_arn,
+    ),
+    in_aws,
+)
+
+# Layer 2: the platform on the cluster.
+
+in_cluster = pulumi.ResourceOptions(
+    providers=[kubernetes.Provider("cluster", kubeconfig=cluster.kubeconfig)]
+)
+
+addons = ClusterAddons(
+    "addons",
+    ClusterAddonsArgs(cluster_name=cluster.cluster_name, region=region, vpc_id=cluster.vpc_id),
+    in_cluster,
+)
+mesh = IstioMesh("mesh", IstioMeshArgs(), in_cluster)
+gateway = PublicGateway(
+    "public-gateway",
+    PublicGatewayArgs(
+        # cert-manager, or whoever else, keeps the certificate in the gateway's namespace.
+        hosts=[GatewayHost(host, secret_name="public-certificate")],
+        injection_labels=mesh.injection_labels,
+    ),
+    # Load balancers are made by the add-ons' controller.
+    pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[addons])),
+)
+
+# Layer 3: a tenant and its voice.
+
+tenant = TenantNamespace(
+    TENANT,
+    TenantNamespaceArgs(
+        name=TENANT,
+        quota=TenantQuota(cpu_cores=16, memory_gib=80, pods=10, gpus={"nvidia.com/gpu": 4}),
+        injection_labels=mesh.injection_labels,
+        network=TenantNetwork(gateway_namespace=gateway.namespace),
+    ),
+    in_cluster,
+)
+voice = TtsVoiceService(
+    "newsroom-reader",
+    TtsVoiceServiceArgs(
+        namespace=tenant.namespace,
+        service_name=VOICE,
+        hosts=[host],
+        gateway_ref=gateway.gateway_ref,
+        object_storage=ObjectStorage(region=region, role_arn=access.role_arn),
+        variants=[
+            VoiceVariant(name="stable", version="1.0.0", image=config.require("image"), replicas=2)
+        ],
+    ),
+    # Without the device plugin no node offers GPUs.
+    pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[addons, online])),
+)
+
+pulumi.export("kubeconfig", cluster.kubeconfig)
+pulumi.export("speechServer", registry.urls["speech-server"])
+pulumi.export("bucket", storage.bucket)
+pulumi.export("address", gateway.address)
+pulumi.export("urls", voice.urls)
