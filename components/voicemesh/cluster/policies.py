@@ -8,6 +8,8 @@ _VERSION: Final = "2012-10-17"
 _OWNER_TAG: Final = "elbv2.k8s.aws/cluster"
 """The load balancer controller tags what it makes with this key and its cluster's name."""
 
+_SECURITY_GROUPS: Final = "arn:*:ec2:*:*:security-group/*"
+
 
 def service_trust(service: str) -> dict[str, Any]:
     """Lets an AWS service act as a role."""
@@ -114,32 +116,26 @@ def load_balancer_policy(cluster_name: str) -> dict[str, Any]:
         _allow(_LOAD_BALANCER_READS),
         _allow(
             ["iam:CreateServiceLinkedRole"],
-            condition={
-                "StringEquals": {"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}
-            },
+            condition=_equals({"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}),
         ),
         _allow(["ec2:CreateSecurityGroup"], "arn:*:ec2:*:*:vpc/*"),
-        _allow(["ec2:CreateSecurityGroup"], "arn:*:ec2:*:*:security-group/*", requested),
+        _allow(["ec2:CreateSecurityGroup"], _SECURITY_GROUPS, requested),
         _allow(
             ["ec2:CreateTags"],
-            "arn:*:ec2:*:*:security-group/*",
-            {
-                "StringEquals": {
-                    **requested["StringEquals"],
-                    "ec2:CreateAction": "CreateSecurityGroup",
-                }
-            },
+            _SECURITY_GROUPS,
+            _equals({**tag, "ec2:CreateAction": "CreateSecurityGroup"}),
         ),
         _allow(
             ["ec2:CreateTags", "ec2:DeleteTags", "ec2:DeleteSecurityGroup"],
-            "arn:*:ec2:*:*:security-group/*",
+            _SECURITY_GROUPS,
             owned,
         ),
-        _allow(_RULE_CHANGES, condition=owned),
+        _allow(_RULE_CHANGES, _SECURITY_GROUPS, owned),
         # The security group that EKS gives the nodes lets the load balancers in.
         _allow(
             _RULE_CHANGES,
-            condition=_equals({f"aws:ResourceTag/kubernetes.io/cluster/{cluster_name}": "owned"}),
+            _SECURITY_GROUPS,
+            _equals({f"aws:ResourceTag/kubernetes.io/cluster/{cluster_name}": "owned"}),
         ),
         _allow(
             ["elasticloadbalancing:CreateLoadBalancer", "elasticloadbalancing:CreateTargetGroup"],
