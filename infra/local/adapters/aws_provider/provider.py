@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -128,7 +129,8 @@ class AwsProvider(Provider):
 
     def endpoint_of(self, service: str) -> str:
         """The URL of a service; empty where it is AWS's own."""
-        return self.configuration.endpoints.get(service, "")
+        # botocore's clients follow the variable, too.
+        return self.configuration.endpoints.get(service) or os.environ.get("AWS_ENDPOINT_URL", "")
 
     def model(self, service: str) -> Any:
         """AWS's service model, with which calls are validated."""
