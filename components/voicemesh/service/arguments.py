@@ -64,8 +64,9 @@ class VoiceVariant:
 
     autoscaling: Autoscaling | None = None
     """Bounds between which the number of pods follows the load; None for a fixed number. A variant
-    that already runs has one pod for a moment when it is first given these: the API server puts in
-    one for the number that is no longer declared."""
+    that already runs with one falls to a single pod for a moment when it is first given these: the
+    API server puts in one for a number that is no longer declared. Scale it by hand before, to one
+    more (`kubectl scale`), and the number stays: it is nobody's but the autoscaler's then."""
 
     size: ComputeSize = field(default_factory=lambda: ComputeSize(2, 16))
     """CPU and memory of the speech server; its memory is limited to this."""

@@ -46,7 +46,8 @@ class ObjectStorage:
     """Region of the bucket; any name, as in `us-east-1`, for storage that knows no regions."""
 
     endpoint_url: pulumi.Input[str] | None = None
-    """Address of the storage; None for AWS."""
+    """Address of the storage; None for AWS. On another port than 443, the tenant's network has to
+    allow it: `TenantNetwork.egress`."""
 
     role_arn: pulumi.Input[str] | None = None
     """Role that EKS Pod Identity gives the pods: `VoiceStorageAccess.role_arn`. Credentials reach

@@ -116,7 +116,11 @@ def pod_annotations(args: TtsVoiceServiceArgs) -> dict[str, pulumi.Input[str]]:
 def init_containers(
     args: TtsVoiceServiceArgs, variant: VoiceVariant, security: SecurityContextArgs
 ) -> list[ContainerArgs]:
-    """What fetches and verifies the weights before the speech server starts."""
+    """What fetches and verifies the weights before the speech server starts.
+
+    The sidecar is there before it: istiod makes it a native one
+    (https://istio.io/latest/blog/2023/native-sidecars/).
+    """
     model, storage = variant.model, args.object_storage
     if model is None or storage is None:
         return []
