@@ -82,59 +82,66 @@ access = VoiceStorageAccess(
     in_aws,
 )
 
-# Layer 2: the platform on the cluster.
-
-in_cluster = pulumi.ResourceOptions(
-    providers=[kubernetes.Provider("cluster", kubeconfig=cluster.kubeconfig)]
-)
-
-addons = ClusterAddons(
-    "addons",
-    ClusterAddonsArgs(cluster_name=cluster.cluster_name, region=region, vpc_id=cluster.vpc_id),
-    in_cluster,
-)
-mesh = IstioMesh("mesh", IstioMeshArgs(), in_cluster)
-gateway = PublicGateway(
-    "public-gateway",
-    PublicGatewayArgs(
-        # cert-manager, or whoever else, keeps the certificate in the gateway's namespace.
-        hosts=[GatewayHost(host, secret_name="public-certificate")],
-        injection_labels=mesh.injection_labels,
-    ),
-    # Load balancers are made by the add-ons' controller.
-    pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[addons])),
-)
-
-# Layer 3: a tenant and its voice.
-
-tenant = TenantNamespace(
-    TENANT,
-    TenantNamespaceArgs(
-        name=TENANT,
-        quota=TenantQuota(cpu_cores=16, memory_gib=80, pods=10, gpus={"nvidia.com/gpu": 4}),
-        injection_labels=mesh.injection_labels,
-        network=TenantNetwork(gateway_namespace=gateway.namespace),
-    ),
-    in_cluster,
-)
-voice = TtsVoiceService(
-    "newsroom-reader",
-    TtsVoiceServiceArgs(
-        namespace=tenant.namespace,
-        service_name=VOICE,
-        hosts=[host],
-        gateway_ref=gateway.gateway_ref,
-        object_storage=ObjectStorage(region=region, role_arn=access.role_arn),
-        variants=[
-            VoiceVariant(name="stable", version="1.0.0", image=config.require("image"), replicas=2)
-        ],
-    ),
-    # Without the device plugin no node offers GPUs.
-    pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[addons, online])),
-)
-
 pulumi.export("kubeconfig", cluster.kubeconfig)
 pulumi.export("speechServer", registry.urls["speech-server"])
 pulumi.export("bucket", storage.bucket)
-pulumi.export("address", gateway.address)
-pulumi.export("urls", voice.urls)
+
+
+def make_platform(image: str) -> None:
+    """Layers 2 and 3: mesh and gateway on the cluster, a tenant and its voice."""
+    in_cluster = pulumi.ResourceOptions(
+        providers=[kubernetes.Provider("cluster", kubeconfig=cluster.kubeconfig)]
+    )
+
+    addons = ClusterAddons(
+        "addons",
+        ClusterAddonsArgs(cluster_name=cluster.cluster_name, region=region, vpc_id=cluster.vpc_id),
+        in_cluster,
+    )
+    mesh = IstioMesh("mesh", IstioMeshArgs(), in_cluster)
+    # Whoever uses these labels waits for the nodes, for their GPUs, and for load balancers.
+    injection_labels = pulumi.Output.all(
+        mesh.injection_labels,
+        online.node_group_name,
+        addons.gpu_namespace,
+        addons.controller_namespace,
+    ).apply(lambda resolved: resolved[0])
+    gateway = PublicGateway(
+        "public-gateway",
+        PublicGatewayArgs(
+            # cert-manager, or whoever else, keeps the certificate in the gateway's namespace.
+            hosts=[GatewayHost(host, secret_name="public-certificate")],
+            injection_labels=injection_labels,
+        ),
+        in_cluster,
+    )
+
+    tenant = TenantNamespace(
+        TENANT,
+        TenantNamespaceArgs(
+            name=TENANT,
+            quota=TenantQuota(cpu_cores=16, memory_gib=80, pods=10, gpus={"nvidia.com/gpu": 4}),
+            injection_labels=injection_labels,
+            network=TenantNetwork(gateway_namespace=gateway.namespace),
+        ),
+        in_cluster,
+    )
+    voice = TtsVoiceService(
+        "newsroom-reader",
+        TtsVoiceServiceArgs(
+            namespace=tenant.namespace,
+            service_name=VOICE,
+            hosts=[host],
+            gateway_ref=gateway.gateway_ref,
+            object_storage=ObjectStorage(region=region, role_arn=access.role_arn),
+            variants=[VoiceVariant(name="stable", version="1.0.0", image=image, replicas=2)],
+        ),
+        in_cluster,
+    )
+    pulumi.export("address", gateway.address)
+    pulumi.export("urls", voice.urls)
+
+
+# There is an image once it has been pushed to the registry above.
+if image := config.get("image"):
+    make_platform(image)
