@@ -119,6 +119,7 @@ REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
         "reservation.reservation_id is 'reserved'",
     ),
     (NODES, {"capacity_type": "SPOT"}, "CapacityType.ON_DEMAND, CapacityType.SPOT"),
+    (NODES, {**RESERVED, "capacity_type": "SPOT"}, "capacity_type is 'SPOT'"),
     (NODES, {"root_volume_gib": 99}, "root_volume_gib is 99; allowed: a number ≥ 100"),
     (NODES, {"labels": {"node-type": "x"}}, "the group itself sets this label"),
     (NODES, {"labels": {"nvidia.com/gpu": "x"}}, "the group itself sets this label"),

@@ -315,6 +315,23 @@ class TestCommand:
         assert "L-417A185B" in line
         assert line.count("--quota-code L-417A185B") == 1
 
+    def test_credentials_of_another_account_than_the_stacks_are_refused(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        self.granting(monkeypatch)
+        (tmp_path / "infra").symlink_to(ROOT / "infra")
+        (tmp_path / "Pulumi.yaml").write_text("name: voicemesh\n")
+        committed = (ROOT / "Pulumi.prod-cluster.yaml").read_text()
+        line = "    region: us-east-2\n"
+        assert line in committed
+        for account, code in [("123456789012", 0), ("210987654321", 1)]:
+            restricted = committed.replace(line, f'{line}    accountId: "{account}"\n')
+            (tmp_path / "Pulumi.x.yaml").write_text(restricted)
+            monkeypatch.chdir(tmp_path)
+            done = self.run("--stack", "x")
+            assert done.exit_code == code, done.output
+        assert "account 123456789012, and the stack works on 210987654321 only" in done.stderr
+
     def test_without_credentials_it_says_how_to_get_them(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

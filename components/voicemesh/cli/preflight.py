@@ -33,6 +33,7 @@ def command(
         environment = load_stack(stack, Path.cwd())
         region, plan = planned_nodes(environment)
         account = _answers(plan, region, _clients(environment, region))
+        _require_account(environment, account)
     except UsageError as error:
         errors.print(f"error: {error}", markup=False)
         raise typer.Exit(_SHORT) from None
@@ -62,6 +63,14 @@ def planned_nodes(environment: Environment) -> tuple[str, list[PlannedNodes]]:
         for group in eks.node_groups
     ]
     return cluster.region, [PlannedNodes.of_system(cluster), *groups]
+
+
+def _require_account(environment: Environment, account: Account) -> None:
+    wanted = environment.aws.account_id if environment.aws else None
+    if wanted not in (None, account.number):
+        raise UsageError(
+            f"the credentials are of account {account.number}, and the stack works on {wanted} only"
+        )
 
 
 def _clients(environment: Environment, region: str) -> Callable[[str], Any]:

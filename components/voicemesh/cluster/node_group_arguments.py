@@ -227,7 +227,7 @@ class GpuNodeGroupArgs:
         faults.require(
             self.capacity_type is not CapacityType.SPOT,
             "capacity_type",
-            self.capacity_type.value,
+            str(self.capacity_type),
             "ON_DEMAND with a reservation",
         )
         count = self.reservation.instance_count
