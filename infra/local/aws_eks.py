@@ -2,6 +2,7 @@
 
 - A cluster has a security group of its own and knows its VPC.
 - A changed part of a cluster's network leaves the other parts as they were.
+- A cluster that is protected from deletion is not deleted.
 - The versions of clusters and node groups can be changed, and node groups can be tagged.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.eks import models, responses, urls
-from moto.eks.exceptions import ResourceNotFoundException
+from moto.eks.exceptions import InvalidRequestException, ResourceNotFoundException
 from moto.moto_api._internal import mock_random
 
 Backend = models.EKSBackend
@@ -27,6 +28,9 @@ def install() -> None:
     Backend.tag_resource = _tag
     Backend.untag_resource = _untag
     Backend.list_tags_for_resource = _tags_of
+    for name in ("create_cluster", "update_cluster_config"):
+        answer = getattr(responses.EKSResponse, name)
+        setattr(responses.EKSResponse, name, _noting_protection(answer))
     for answer in (update_cluster_version, update_nodegroup_version):
         setattr(responses.EKSResponse, answer.__name__, answer)
     cluster = "{0}/clusters/(?P<name>[^/]+)"
@@ -60,12 +64,30 @@ def _creating(original: Callable[..., models.Cluster]) -> Callable[..., models.C
 
 def _deleting(original: Callable[..., models.Cluster]) -> Callable[..., models.Cluster]:
     def delete_cluster(self: Backend, name: str) -> models.Cluster:
+        if getattr(self.describe_cluster(name), "deletion_protection", False):
+            raise InvalidRequestException(
+                message=f"Cluster {name} has deletion protection enabled. Disable it first."
+            )
         cluster = original(self, name)
         group = cluster.resources_vpc_config["clusterSecurityGroupId"]
         _networks(self).delete_security_group(group_id=group)
         return cluster
 
     return delete_cluster
+
+
+def _noting_protection(
+    original: Callable[[responses.EKSResponse], ActionResult],
+) -> Callable[[responses.EKSResponse], ActionResult]:
+    def answer(self: responses.EKSResponse) -> ActionResult:
+        result = original(self)
+        protected = self._get_param("deletionProtection")
+        if protected is not None:
+            cluster = self.eks_backend.describe_cluster(self._get_param("name"))
+            vars(cluster)["deletion_protection"] = protected
+        return result
+
+    return answer
 
 
 def _updating(original: Callable[..., models.Cluster]) -> Callable[..., models.Cluster]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,22 @@ class Outcome:
 
     code: int
     text: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The summary of the engine: resources by what was done with them."""
+        summary = self.text.rpartition("Resources:")[2]
+        return {what: int(n) for n, what in re.findall(r"(\d+) (\w+)$", summary, re.MULTILINE)}
+
+    @property
+    def done(self) -> set[str]:
+        """What was done with single resources, as in `~ aws:s3:Bucket voices updated`."""
+        found = re.findall(
+            r"^ *(\S+)  (\S+) (\S+) (created|updated|replaced|deleted|imported)\b",
+            self.text,
+            re.MULTILINE,
+        )
+        return {" ".join(parts) for parts in found}
 
 
 class Stack:

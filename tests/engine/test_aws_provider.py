@@ -186,7 +186,7 @@ def test_storage_is_created_kept_changed_in_place_healed_replaced_and_destroyed(
     stack.unchanged()
 
     outcome = stack.up(storage(days=9, team="audio", description="Voices of tenants"))
-    assert _counts(outcome.text) == {"updated": 3, "unchanged": 9}
+    assert outcome.counts == {"updated": 3, "unchanged": 9}
     assert s3.get_bucket_lifecycle_configuration(Bucket=first)["Rules"][0]["Expiration"] == {
         "Days": 9
     }
@@ -194,7 +194,7 @@ def test_storage_is_created_kept_changed_in_place_healed_replaced_and_destroyed(
 
     _change_behind_pulumis_back(s3, first)
     outcome = stack.refresh()
-    assert _counts(outcome.text) == {"updated": 2, "deleted": 1, "unchanged": 9}
+    assert outcome.counts == {"updated": 2, "deleted": 1, "unchanged": 9}
     stack.up()
     _assert_healed(s3, first)
 
@@ -224,12 +224,6 @@ def test_a_server_that_lost_everything_is_filled_again_and_destroy_needs_nothing
 def _lose_everything(endpoint: str) -> None:
     request = urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")  # noqa: S310
     urllib.request.urlopen(request).close()  # noqa: S310
-
-
-def _counts(text: str) -> dict[str, int]:
-    """The summary of the engine: resources by what was done with them."""
-    summary = text.rpartition("Resources:")[2]
-    return {what: int(n) for n, what in re.findall(r"(\d+) (\w+)$", summary, re.MULTILINE)}
 
 
 def _assert_made(s3: Any, bucket: str, endpoint: str, key: str) -> None:

@@ -186,7 +186,7 @@ CLUSTER = Spec(
         Field(
             "zonalShiftConfig", untold=True, fields=(Field("enabled", "enabled", default=False),)
         ),
-        Field("deletionProtection", computed=True, untold=True),
+        Field("deletionProtection", computed=True),
         Field("bootstrapSelfManagedAddons", default=True),
         Field("forceUpdateVersion", local_type=bool, default=False),
         Field(
