@@ -325,7 +325,8 @@ class TestCommand:
         line = "    region: us-east-2\n"
         assert line in committed
         for account, code in [("123456789012", 0), ("210987654321", 1)]:
-            restricted = committed.replace(line, f'{line}    accountId: "{account}"\n')
+            theirs = committed.replace("123456789012", account)
+            restricted = theirs.replace(line, f'{line}    accountId: "{account}"\n')
             (tmp_path / "Pulumi.x.yaml").write_text(restricted)
             monkeypatch.chdir(tmp_path)
             done = self.run("--stack", "x")
