@@ -62,3 +62,17 @@ def test_a_bad_value_ends_the_process_and_names_variable_and_value(
     monkeypatch.setenv(name, refused)
     assert main() == 2
     assert capsys.readouterr().err.startswith(f"{name}={refused}: ")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_weights_that_the_bundled_voice_does_not_read_are_told_of(
+    given: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def serve(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr("speech_server.__main__.serve", serve)
+    if given:
+        monkeypatch.setenv("SPEECH_MODEL_DIRECTORY", "/etc")
+    assert main() == 0
+    assert ("nothing in /etc is read" in caplog.text) is given
