@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email
+import subprocess
+import sys
 from dataclasses import replace
 from email.message import Message
 
@@ -105,3 +107,18 @@ class TestUserData:
         assert "mig -cgi 1g.20gb,1g.20gb,1g.20gb,1g.20gb -C\n" in text
         assert "Before=kubelet.service\n" in text
         assert "RequiredBy=kubelet.service\n" in text
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("from voicemesh import GpuClusterArgs, GpuNodeGroupArgs", "pulumi_aws"),
+        ("from voicemesh import ClusterAddons", "pulumi_aws"),
+        ("from voicemesh import GpuNodeGroup", "pulumi_kubernetes"),
+        ("import voicemesh.cluster.nodes, voicemesh.preflight", "pulumi_aws"),
+        ("import voicemesh.preflight", "boto3"),
+    ],
+)
+def test_each_part_loads_only_what_it_uses(statement: str, unwanted: str) -> None:
+    program = f"import sys; {statement}; sys.exit({unwanted!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
