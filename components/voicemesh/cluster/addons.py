@@ -47,6 +47,9 @@ class ClusterAddons(pulumi.ComponentResource):
 
     What EKS offers as add-ons comes with `GpuCluster`; so do the IAM roles that the two
     controllers take by Pod Identity.
+
+    Unrendered: none of the four charts can be fetched where this library is tested. What they are
+    given is tested, what they make of it is not.
     """
 
     gpu_namespace: pulumi.Output[str]

@@ -25,6 +25,9 @@ class GpuNodeGroup(pulumi.ComponentResource):
 
     An update replaces one node at a time and stops it before its successor starts: for GPUs there
     is no spare capacity. A node that fails is replaced by EKS.
+
+    Slices of a MIG profile are made by the node itself whenever it starts, before its kubelet: it
+    takes no operator, and a node without its slices does not join. Not tried on a GPU yet.
     """
 
     node_group_name: pulumi.Output[str]
