@@ -198,6 +198,7 @@ TOOLS = (
         builds=(Build(("sigs.k8s.io/kwok/cmd/kwok",)),),
         stamps=(("sigs.k8s.io/kwok/pkg/consts.Version", f"v{KWOK_VERSION}"),),
     ),
+    Tool("package-sdk", PULUMI_VERSION, binaries=("package-sdk",)),
 )
 
 NEEDED_FOR_UP = (
