@@ -69,6 +69,11 @@ def _changed_members(*names: str) -> Callable[[Members, Properties], Members | N
     return finish
 
 
+def _with_any(*members: str) -> Callable[[Members, Properties], Members | None]:
+    """For an update that is none without one of the members."""
+    return lambda request, _: request if request.keys() & set(members) else None
+
+
 def _same(value: Any, other: Any) -> bool:
     if isinstance(value, list) and isinstance(other, list):
         return sorted(value) == sorted(other)
@@ -206,7 +211,9 @@ CLUSTER = Spec(
         Call(
             "UpdateClusterVersion",
             {"name": "name", "version": "version", "force": "forceUpdateVersion"},
+            finish=_with_any("version"),
             waiter="cluster_active",
+            changed_only=True,
         ),
         _updating_cluster(
             "resourcesVpcConfig",
@@ -383,6 +390,7 @@ NODE_GROUP = Spec(
                 "launchTemplate": "launchTemplate",
                 "force": "forceUpdateVersion",
             },
+            finish=_with_any("version", "releaseVersion", "launchTemplate"),
             waiter="nodegroup_active",
             changed_only=True,
         ),

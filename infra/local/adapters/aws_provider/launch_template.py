@@ -30,6 +30,7 @@ _FLAG = Codec(
     expects=(bool, str),
 )
 """Programs write these flags as texts."""
+_TRUE_OR_FALSE = ("true|false", "true or false")
 
 
 def _of_instances(specifications: Any) -> Any:
@@ -79,8 +80,13 @@ LAUNCH_TEMPLATE = Spec(
                     "ebs",
                     "Ebs",
                     fields=(
-                        Field("deleteOnTermination", "DeleteOnTermination", codec=_FLAG),
-                        Field("encrypted", "Encrypted", codec=_FLAG),
+                        Field(
+                            "deleteOnTermination",
+                            "DeleteOnTermination",
+                            codec=_FLAG,
+                            pattern=_TRUE_OR_FALSE,
+                        ),
+                        Field("encrypted", "Encrypted", codec=_FLAG, pattern=_TRUE_OR_FALSE),
                         Field("iops", "Iops", computed=True),
                         Field("kmsKeyId", "KmsKeyId"),
                         Field("throughput", "Throughput", computed=True),
@@ -101,7 +107,7 @@ LAUNCH_TEMPLATE = Spec(
                 ),
             ),
         ),
-        Field("ebsOptimized", codec=_FLAG),
+        Field("ebsOptimized", codec=_FLAG, pattern=_TRUE_OR_FALSE),
         Field("imageId"),
         Field("instanceType"),
         Field(

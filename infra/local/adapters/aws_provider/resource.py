@@ -249,9 +249,10 @@ class TableResource(ResourceType):
 
     @property
     def _carried(self) -> frozenset[str]:
-        """The properties that may change."""
+        """The properties of the resource that may change, without those of the calls."""
         names = frozenset().union(*(c.carries for c in self.spec.writes))
-        return names & self._fields.keys() - self.spec.immutable
+        local = {f.name for f in self.spec.all_fields if f.local_type}
+        return names & self._fields.keys() - self.spec.immutable - local
 
     def _with_default_tags(self, inputs: Properties) -> Properties:
         """As the released provider does, the provider's default tags become part of `tags`."""
