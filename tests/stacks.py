@@ -15,6 +15,9 @@ from voicemesh.testing import SecretValue
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = "voicemesh"
 STACKS: Final = ("local", "dev", "staging", "prod-cluster", "prod")
+"""Those that refer to others come after them."""
+CLUSTER_OF: Final = {"prod": "prod-cluster"}
+"""Stacks that run on another one's cluster."""
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\ncertificate\n-----END CERTIFICATE-----\n"
 PRIVATE_KEY = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
 SECRET_KEY = "secret-access-key"

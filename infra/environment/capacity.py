@@ -43,8 +43,10 @@ class GpuNodes:
 
     @classmethod
     def from_output(cls, exported: Mapping[str, Any]) -> GpuNodes:
-        """What another stack exports."""
-        return cls(**{field.name: exported[to_camel(field.name)] for field in fields(cls)})
+        """What another stack exports; its numbers come back as floats."""
+        values = {field.name: exported[to_camel(field.name)] for field in fields(cls)}
+        counts = {name: int(values[name]) for name in ("gpus_per_node", "max_size")}
+        return cls(**{**values, **counts})
 
     @property
     def gpus(self) -> int:

@@ -7,12 +7,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.stacks import ENCRYPTED, ROOT, as_engine_config, changed
-from voicemesh.testing import EchoMocks, Recording, record
+import pulumi
+from pulumi.runtime.mocks import MockResourceArgs
 
-_AWS_OUTPUTS = {
-    "aws:s3/bucket:Bucket": {"arn": "arn:aws:s3:::voicemesh-local"},
-    "aws:kms/key:Key": {"arn": "arn:aws:kms:us-east-1:123456789012:key/1", "keyId": "1"},
+from tests.stacks import ENCRYPTED, PROJECT, ROOT, as_engine_config, changed
+from voicemesh.testing import CloudMocks, Recording, SecretValue, record
+
+
+class _CloudOfStack(CloudMocks):
+    """A provider that makes up names which no other stack has, as Pulumi's do."""
+
+    def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict]:
+        id_, outputs = super().new_resource(args)
+        return id_, {**_MADE_UP.get(args.typ, lambda _: {})(args.name), **outputs}
+
+
+def _name(name: str) -> dict[str, Any]:
+    return {"name": f"{name}-{pulumi.get_stack()}"}
+
+
+_MADE_UP = {
+    "aws:iam/role:Role": _name,
+    "aws:ecr/repository:Repository": _name,
+    "aws:ec2/launchTemplate:LaunchTemplate": lambda name: {**_name(name), "latestVersion": 1},
 }
 
 
@@ -35,8 +52,17 @@ def record_program(
         stack=stack,
         config=as_engine_config(values, encrypted),
         stacks=stacks,
-        resource_mocks=EchoMocks(outputs=_AWS_OUTPUTS),
+        resource_mocks=_CloudOfStack(),
     )
+
+
+def as_referred_to(stack: str, recording: Recording) -> dict[str, dict[str, Any]]:
+    """The outputs of a stack, for programs that refer to it."""
+    outputs = {
+        name: SecretValue(value) if name in recording.secret_exports else value
+        for name, value in recording.exports.items()
+    }
+    return {f"organization/{PROJECT}/{stack}": outputs}
 
 
 def _run_as_the_engine_does() -> None:

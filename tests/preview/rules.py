@@ -6,6 +6,7 @@ Each is a function of the recording, so that a test can show it a recording in w
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,21 @@ VIRTUAL_SERVICE = "kubernetes:networking.istio.io/v1:VirtualService"
 GATEWAY = "kubernetes:networking.istio.io/v1:Gateway"
 QUOTA = "kubernetes:core/v1:ResourceQuota"
 SERVICE = "kubernetes:core/v1:Service"
+SCALED_OBJECT = "kubernetes:keda.sh/v1alpha1:ScaledObject"
+POD_AUTOSCALER = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler"
+RELEASE = "kubernetes:helm.sh/v3:Release"
+EKS = "aws:eks/cluster:Cluster"
+
+STATEFUL = {
+    "aws:s3/bucket:Bucket",
+    "aws:kms/key:Key",
+    "aws:ecr/repository:Repository",
+    EKS,
+    "aws:cloudwatch/logGroup:LogGroup",
+    "aws:ec2/capacityReservation:CapacityReservation",
+    "kubernetes:core/v1:PersistentVolumeClaim",
+}
+"""What cannot be made again as it was."""
 
 Rule = Callable[[Recording], Iterator[str]]
 
@@ -82,16 +98,108 @@ def secrets_stay_secret(*secrets: str) -> Rule:
                 if not hidden and any(secret in text for secret in secrets):
                     yield f"{resource.urn} shows a secret at {path}"
         for path, text in _texts(recording.exports):
-            if any(secret in text for secret in secrets):
+            hidden = path.split(".")[0] in recording.secret_exports
+            if not hidden and any(secret in text for secret in secrets):
                 yield f"the stack's output {path} shows a secret"
 
     return rule
 
 
+def stateful_resources_are_protected(recording: Recording) -> Iterator[str]:
+    for resource in recording.registrations:
+        if resource.type in STATEFUL and not resource.protect:
+            yield f"{resource.urn} can be deleted"
+    for cluster in recording.of_type(EKS):
+        if cluster.inputs.get("deletionProtection") is not True:
+            yield f"EKS lets {cluster.name} be deleted"
+
+
+def nothing_is_protected(recording: Recording) -> Iterator[str]:
+    for resource in recording.registrations:
+        if resource.protect or resource.inputs.get("deletionProtection"):
+            yield f"{resource.urn} cannot be deleted"
+
+
+def no_name_is_in_use_already(*others: Recording) -> Rule:
+    """Of all that AWS knows by a name that the program gives: neither in the same stack, nor in
+    other stacks of the same account."""
+    taken = {name: urn for other in others for name, urn in _names_in_aws(other)}
+
+    def rule(recording: Recording) -> Iterator[str]:
+        seen = dict(taken)
+        for name, urn in _names_in_aws(recording):
+            if name in seen:
+                yield f"{urn} is called {name}, as {seen[name]}"
+            seen[name] = urn
+
+    return rule
+
+
+def every_name_in_aws_is_known(recording: Recording) -> Iterator[str]:
+    """What the previous rule compares is complete."""
+    for resource in recording.registrations:
+        named = {"name", "bucket"} & resource.inputs.keys()
+        if resource.type.startswith("aws:") and named and resource.type not in _NAMED_BY:
+            yield f"{resource.type} has {sorted(named)}, but no entry among the names"
+
+
+def _names_in_aws(recording: Recording) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What AWS tells apart by name alone; where the program gives none, Pulumi makes one up."""
+    for resource in recording.registrations:
+        keys = _NAMED_BY.get(resource.type, ())
+        given = tuple(str(resource.inputs[key]) for key in keys if key in resource.inputs)
+        if keys and len(given) == len(keys):
+            yield (resource.type, *given), resource.urn
+
+
+_NAMED_BY: dict[str, tuple[str, ...]] = {
+    "aws:cloudwatch/logGroup:LogGroup": ("name",),
+    "aws:ec2/launchTemplate:LaunchTemplate": ("name",),
+    "aws:ecr/lifecyclePolicy:LifecyclePolicy": ("repository",),
+    "aws:ecr/repository:Repository": ("name",),
+    "aws:eks/accessEntry:AccessEntry": ("clusterName", "principalArn"),
+    "aws:eks/accessPolicyAssociation:AccessPolicyAssociation": (
+        *("clusterName", "principalArn", "policyArn"),
+    ),
+    "aws:eks/addon:Addon": ("clusterName", "addonName"),
+    EKS: ("name",),
+    "aws:eks/nodeGroup:NodeGroup": ("clusterName", "nodeGroupName"),
+    "aws:eks/podIdentityAssociation:PodIdentityAssociation": (
+        *("clusterName", "namespace", "serviceAccount"),
+    ),
+    "aws:iam/role:Role": ("name",),
+    "aws:iam/rolePolicy:RolePolicy": ("role", "name"),
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": ("role", "policyArn"),
+    "aws:kms/alias:Alias": ("name",),
+    **{
+        f"aws:s3/{type_[0].lower()}{type_[1:]}:{type_}": ("bucket",)
+        for type_ in (
+            "Bucket",
+            "BucketLifecycleConfiguration",
+            "BucketOwnershipControls",
+            "BucketPolicy",
+            "BucketPublicAccessBlock",
+            "BucketServerSideEncryptionConfiguration",
+            "BucketVersioning",
+        )
+    },
+}
+
+
+def autoscalers_own_the_number_of_pods(recording: Recording) -> Iterator[str]:
+    for deployment in recording.of_type(DEPLOYMENT):
+        scaled = _autoscaler(recording, deployment) is not None
+        if scaled is ("replicas" in deployment.inputs["spec"]):
+            yield f"{deployment.name}: replicas are given, and an autoscaler's, or neither"
+
+
 def one_failing_pod_can_be_ejected(recording: Recording) -> Iterator[str]:
     for rule in recording.of_type(DESTINATION_RULE):
         for subset in rule.inputs["spec"]["subsets"]:
-            pods = sum(d.inputs["spec"]["replicas"] for d in _selected(recording, subset["labels"]))
+            pods = sum(
+                _replicas(recording, deployment)[0]
+                for deployment in _selected(recording, rule, subset["labels"])
+            )
             detection = subset["trafficPolicy"].get("outlierDetection", {})
             # What Istio does not say, Envoy decides: 10 %.
             percent = detection.get("maxEjectionPercent", 10)
@@ -121,7 +229,7 @@ def failover_between_zones_is_off(recording: Recording) -> Iterator[str]:
 def every_subset_has_pods(recording: Recording) -> Iterator[str]:
     for rule in recording.of_type(DESTINATION_RULE):
         for subset in rule.inputs["spec"]["subsets"]:
-            if not _selected(recording, subset["labels"]):
+            if not _selected(recording, rule, subset["labels"]):
                 yield f"subset {subset['name']} selects no pod template"
 
 
@@ -220,9 +328,12 @@ def gpus_are_requested_and_limited_alike(recording: Recording) -> Iterator[str]:
     for deployment in recording.of_type(DEPLOYMENT):
         for container in _pod(deployment)["containers"]:
             resources = container["resources"]
-            for kind in ("requests", "limits"):
-                if resources[kind].get(contract.GPU_RESOURCE) != "1":
-                    yield f"{deployment.name} has no GPU in its {kind}"
+            requested, limited = (
+                {name: count for name, count in resources.get(kind, {}).items() if "/" in name}
+                for kind in ("requests", "limits")
+            )
+            if requested != limited:
+                yield f"{deployment.name} requests {requested} and is limited to {limited}"
 
 
 def pods_run_on_these_nodes_only(nodes: Mapping[str, Any], expected: set[str]) -> Rule:
@@ -237,32 +348,26 @@ def pods_run_on_these_nodes_only(nodes: Mapping[str, Any], expected: set[str]) -
     return rule
 
 
-def workloads_fit_their_quota(sidecar_millicores: int, sidecar_mebibytes: int) -> Rule:
-    def rule(recording: Recording) -> Iterator[str]:
-        for quota in recording.of_type(QUOTA):
-            namespace, hard = quota.inputs["metadata"]["namespace"], quota.inputs["spec"]["hard"]
-            pods = cpu = memory = gpus = 0
-            for deployment in recording.of_type(DEPLOYMENT):
-                if deployment.inputs["metadata"]["namespace"] != namespace:
-                    continue
-                replicas = deployment.inputs["spec"]["replicas"]
-                (container,) = _pod(deployment)["containers"]
-                requests = container["resources"]["requests"]
-                pods += replicas
-                cpu += replicas * (_millicores(requests["cpu"]) + sidecar_millicores)
-                memory += replicas * (_mebibytes(requests["memory"]) + sidecar_mebibytes)
-                gpus += replicas * int(requests.get(contract.GPU_RESOURCE, 0))
-            needs = (pods, cpu, memory, gpus)
-            allowed = (
-                int(hard["pods"]),
-                _millicores(hard["requests.cpu"]),
-                _mebibytes(hard["requests.memory"]),
-                int(hard[f"requests.{contract.GPU_RESOURCE}"]),
-            )
-            if any(need > limit for need, limit in zip(needs, allowed, strict=True)):
-                yield f"{namespace} needs {needs}, may have {allowed}"
-
-    return rule
+def workloads_fit_their_quota(recording: Recording) -> Iterator[str]:
+    (istiod,) = [release for release in recording.of_type(RELEASE) if release.name == "mesh-istiod"]
+    sidecar = istiod.inputs["values"]["global"]["proxy"]["resources"]["requests"]
+    for quota in recording.of_type(QUOTA):
+        namespace = quota.inputs["metadata"]["namespace"]
+        needs: Counter[str] = Counter()
+        for deployment in recording.of_type(DEPLOYMENT):
+            if deployment.inputs["metadata"]["namespace"] == namespace:
+                _, most = _replicas(recording, deployment)
+                one = _amounts(sidecar) + Counter({"pods": 1})
+                for container in _pod(deployment)["containers"]:
+                    one += _amounts(container["resources"]["requests"])
+                needs += Counter({name: most * amount for name, amount in one.items()})
+        hard = quota.inputs["spec"]["hard"]
+        allowed = _amounts({key.removeprefix("requests."): v for key, v in hard.items()})
+        for name, amount in needs.items():
+            # What a quota does not name, it does not bound; GPUs it has to.
+            bounded = name in allowed or "/" in name
+            if bounded and amount > allowed[name]:
+                yield f"{namespace} needs {amount} of {name}, may have {allowed[name]}"
 
 
 def mutated(recording: Recording, type_: str, change: Callable[[dict[str, Any]], Any]) -> Recording:
@@ -288,12 +393,44 @@ def _pod(deployment: Registration) -> Any:
     return deployment.inputs["spec"]["template"]["spec"]
 
 
-def _selected(recording: Recording, labels: Mapping[str, str]) -> list[Registration]:
+def _selected(
+    recording: Recording, rule: Registration, labels: Mapping[str, str]
+) -> list[Registration]:
+    """Deployments with pods of a subset: those of the rule's service that have its labels."""
+    service = {contract.APP_LABEL: rule.inputs["spec"]["host"].split(".")[0]}
     return [
         deployment
         for deployment in recording.of_type(DEPLOYMENT)
-        if labels.items() <= deployment.inputs["spec"]["template"]["metadata"]["labels"].items()
+        if deployment.inputs["metadata"]["namespace"] == rule.inputs["metadata"]["namespace"]
+        and {**service, **labels}.items()
+        <= deployment.inputs["spec"]["template"]["metadata"]["labels"].items()
     ]
+
+
+def _autoscaler(recording: Recording, deployment: Registration) -> Registration | None:
+    target = deployment.inputs["metadata"]
+    for autoscaler in recording.of_type(SCALED_OBJECT) + recording.of_type(POD_AUTOSCALER):
+        same = autoscaler.inputs["metadata"]["namespace"] == target["namespace"]
+        if same and autoscaler.inputs["spec"]["scaleTargetRef"]["name"] == target["name"]:
+            return autoscaler
+    return None
+
+
+def _replicas(recording: Recording, deployment: Registration) -> tuple[int, int]:
+    """Fewest and most pods."""
+    autoscaler = _autoscaler(recording, deployment)
+    if autoscaler is None:
+        fixed = deployment.inputs["spec"]["replicas"]
+        return fixed, fixed
+    spec = autoscaler.inputs["spec"]
+    if autoscaler.type == SCALED_OBJECT:
+        return spec["minReplicaCount"], spec["maxReplicaCount"]
+    return spec["minReplicas"], spec["maxReplicas"]
+
+
+def _amounts(quantities: Mapping[str, str]) -> Counter[str]:
+    read = {"cpu": _millicores, "memory": _mebibytes, "ephemeral-storage": _mebibytes}
+    return Counter({name: read.get(name, int)(text) for name, text in quantities.items()})
 
 
 def _matches(uri: Mapping[str, str], path: str) -> bool:

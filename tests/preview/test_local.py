@@ -25,7 +25,6 @@ from tests.preview.rules import (
 from tests.stacks import PRIVATE_KEY, SECRET_KEY, changed, local_values
 from voicemesh.testing import Recording
 
-SIDECAR = (20, 64)
 BY_NAME = {node.name: node for node in NODES}
 ENCODED_KEY = base64.b64encode(PRIVATE_KEY.encode()).decode()
 
@@ -159,7 +158,7 @@ MUTATIONS: list[tuple[Rule, str, Change]] = [
         _pod(lambda pod: pod.update(nodeSelector={})),
     ),
     (
-        rules.workloads_fit_their_quota(*SIDECAR),
+        rules.workloads_fit_their_quota,
         QUOTA,
         lambda inputs: inputs["spec"]["hard"].update({"requests.nvidia.com/gpu": "2"}),
     ),
@@ -190,8 +189,8 @@ def test_rule_holds_and_notices_the_fault(
 def test_the_stack_tells_what_its_users_need(local: Recording) -> None:
     assert local.exports == {
         "bucket": "voicemesh-local",
-        "bucketArn": "arn:aws:s3:::voicemesh-local",
-        "bucketKeyArn": "arn:aws:kms:us-east-1:123456789012:key/1",
+        "bucketArn": "arn:aws:s3:us-east-1:123456789012:voices",
+        "bucketKeyArn": "arn:aws:kms:us-east-1:123456789012:voices",
         "gateway": {
             "address": None,
             "namespace": "istio-ingress",

@@ -32,6 +32,7 @@ DEV, STAGING, CLUSTER, PROD = map(stack_values, STACKS[1:])
 GROUPS = ("eks", "nodeGroups")
 VOICE = ("voices", 0)
 VARIANT = (*VOICE, "variants", 0)
+AT = "voicemesh:voices[0].variants[0]"
 ABSENT = "(absent)"
 """Stands for a key that is not there."""
 
@@ -686,10 +687,8 @@ VOICES: list[Mistake] = [
     Mistake(
         LOCAL,
         (*VOICE, "name"),
-        "Speech",
-        [
-            "voicemesh:voices[0].name: 'Speech'; allowed: up to 63 of a-z, 0-9 and '-', as in 'tts-a'"
-        ],
+        "TTS",
+        ["voicemesh:voices[0].name: 'TTS'; allowed: up to 63 of a-z, 0-9 and '-', as in 'tts-a'"],
     ),
     Mistake(
         PROD,
@@ -788,9 +787,7 @@ VOICES: list[Mistake] = [
         PROD,
         (*VARIANT, "replicas"),
         2,
-        [
-            "voicemesh:voices[0].variants[0].replicas: 2; allowed: nothing, since autoscaling is given"
-        ],
+        [f"{AT}.replicas: 2; allowed: nothing, since autoscaling is given"],
     ),
     Mistake(
         PROD,
