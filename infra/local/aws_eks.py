@@ -3,6 +3,7 @@
 - A cluster has a security group of its own and knows its VPC.
 - A changed part of a cluster's network leaves the other parts as they were.
 - A cluster that is protected from deletion is not deleted.
+- A node group's desired size lies between its minimum and its maximum.
 - The versions of clusters and node groups can be changed, and node groups can be tagged.
 """
 
@@ -14,7 +15,11 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.eks import models, responses, urls
-from moto.eks.exceptions import InvalidRequestException, ResourceNotFoundException
+from moto.eks.exceptions import (
+    InvalidParameterException,
+    InvalidRequestException,
+    ResourceNotFoundException,
+)
 from moto.moto_api._internal import mock_random
 
 Backend = models.EKSBackend
@@ -25,6 +30,8 @@ def install() -> None:
     Backend.create_cluster = _creating(Backend.create_cluster)
     Backend.delete_cluster = _deleting(Backend.delete_cluster)
     Backend.update_cluster_config = _updating(Backend.update_cluster_config)
+    Backend.create_nodegroup = _sized(Backend.create_nodegroup)
+    Backend.update_nodegroup_config = _sized(Backend.update_nodegroup_config)
     Backend.tag_resource = _tag
     Backend.untag_resource = _untag
     Backend.list_tags_for_resource = _tags_of
@@ -100,6 +107,28 @@ def _updating(original: Callable[..., models.Cluster]) -> Callable[..., models.C
         return original(self, name, merged, **others)
 
     return update_cluster_config
+
+
+def _sized(original: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(self: Backend, **arguments: Any) -> Any:
+        fault = _size_fault(arguments.get("scaling_config") or {})
+        if fault:
+            raise InvalidParameterException(message=fault)
+        return original(self, **arguments)
+
+    return checked
+
+
+def _size_fault(sizes: dict[str, int]) -> str | None:
+    desired = sizes.get("desiredSize")
+    if desired is None:
+        return None
+    least, most = sizes.get("minSize", desired), sizes.get("maxSize", desired)
+    if least > desired:
+        return f"Minimum capacity {least} can't be greater than desired size {desired}"
+    if desired > most:
+        return f"desired capacity {desired} can't be greater than max size {most}"
+    return None
 
 
 def _tagged(backend: Backend, arn: str) -> models.Cluster | models.Nodegroup:
