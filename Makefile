@@ -29,8 +29,8 @@ check: .venv/complete ## lint, format and types
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m pyright
 
-bench: .venv/complete ## measure the embedded environment; prints a table
-	@$(PYTHON) -m tests.bench
+bench: .venv/complete ## measure this machine; prints tables (PARTS=scale: a simulated fleet)
+	@$(PYTHON) -m tests.bench $(PARTS)
 
 soak: .venv/complete ## the long forms of the end-to-end tests
 	@$(PYTHON) -m pytest tests/e2e --soak
