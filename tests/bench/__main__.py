@@ -1,8 +1,4 @@
-"""`make bench`: figures of this machine, as a table.
-
-python -m tests.bench                    everything but scale, which is long
-python -m tests.bench scale              one part of it, or several
-"""
+"""`make bench`: figures of this machine, as tables; `make bench PARTS=scale` for a long one."""
 
 from __future__ import annotations
 
@@ -55,10 +51,14 @@ def _chosen() -> list[str]:
         description=f"parts:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "part", nargs="*", choices=[*PARTS, []], help=f"by default {', '.join(DEFAULT)}"
-    )
+    parser.add_argument("part", nargs="*", type=_part, help=f"by default {', '.join(DEFAULT)}")
     return parser.parse_args().part or list(DEFAULT)
+
+
+def _part(name: str) -> str:
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PARTS)}")
+    return name
 
 
 main()
