@@ -1,4 +1,4 @@
-"""The example of a team's voice comes up on the environment, from the wheel in a clean installation.
+"""The example of a team's voice comes up on the environment, from the wheel, cleanly installed.
 
 Its platform is the environment's own stack, which it knows by a StackReference.
 """
