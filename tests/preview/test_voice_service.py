@@ -583,9 +583,19 @@ def _environment(container: Inputs) -> Inputs:
     return {it["name"]: it.get("value") or it["valueFrom"] for it in container["env"]}
 
 
+def test_the_cluster_autoscaler_evicts_no_voice() -> None:
+    for deployment in voice().of_type(DEPLOYMENT):
+        annotations = _pod_annotations(deployment)
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+
+
+def _pod_annotations(deployment: Registration) -> Inputs:
+    return deployment.inputs["spec"]["template"]["metadata"]["annotations"]
+
+
 def test_prometheus_finds_the_servers_metrics_through_the_sidecar() -> None:
     for deployment in voice().of_type(DEPLOYMENT):
-        annotations = deployment.inputs["spec"]["template"]["metadata"]["annotations"]
+        annotations = _pod_annotations(deployment)
         found = [annotations[f"prometheus.io/{name}"] for name in ("scrape", "port", "path")]
         assert found == ["true", str(contract.HTTP_PORT), contract.METRICS_PATH]
 

@@ -57,6 +57,9 @@ _ANNOTATIONS: Final = {
     "prometheus.io/scrape": "true",
     "prometheus.io/port": str(contract.HTTP_PORT),
     "prometheus.io/path": contract.METRICS_PATH,
+    # Of slices of GPUs the Cluster Autoscaler counts none: a node that speaks on them may look idle
+    # to it. It removes nodes that have no voice any more.
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
 }
 _CONFINED: Final = SecurityContextArgs(
     allow_privilege_escalation=False,
