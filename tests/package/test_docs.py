@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import voicemesh
 from docs import generate
+from infra.local.adapters.aws_provider import provider
 from tests.preview import rules
 from voicemesh import package
 
@@ -67,3 +69,33 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in folder.rglob("*.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(folder)}: {target}"
+
+
+def test_the_example_of_testing_runs_as_it_is_printed() -> None:
+    page = (generate.ROOT / "docs" / "testing.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert "assert" in program
+    exec(compile(program, "testing.md", "exec"), {})  # noqa: S102
+
+
+def _listed(section: str) -> set[str]:
+    """The entries of a section of the page about the AWS stand-in."""
+    page = (generate.ROOT / "docs" / "aws-stand-in.md").read_text()
+    text = page.split(f"## {section}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^- (.*)$", text, re.MULTILINE))
+
+
+def test_the_page_about_the_aws_stand_in_lists_what_the_provider_does_not_simulate() -> None:
+    assert _listed("Not simulated") == {f"`{type_}`" for type_ in provider.UNSIMULATED}
+    assert _listed("Taken and not told") == {
+        f"`{type_}`: " + ", ".join(f"`{name}`" for name in sorted(names))
+        for type_, names in provider.UNTOLD.items()
+    }
+
+
+def test_the_page_lists_the_charts_that_are_not_rendered_with_their_versions() -> None:
+    recording = generate.run_example(generate.example_of(voicemesh.ClusterAddons))
+    charts = recording.of_type("kubernetes:helm.sh/v3:Release")
+    assert _listed("Unrendered charts") == {
+        f"`{chart.inputs['chart']}` {chart.inputs['version']}" for chart in charts
+    }
