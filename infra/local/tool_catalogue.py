@@ -197,6 +197,7 @@ TOOLS = (
         binaries=("kwok",),
         builds=(Build(("sigs.k8s.io/kwok/cmd/kwok",)),),
         stamps=(("sigs.k8s.io/kwok/pkg/consts.Version", f"v{KWOK_VERSION}"),),
+        files=(ModuleFiles("sigs.k8s.io/kwok", "kustomize/stage", "stage"),),
     ),
     Tool("package-sdk", PULUMI_VERSION, binaries=("package-sdk",)),
 )

@@ -189,6 +189,11 @@ def istio_bootstrap() -> Path:
     return Toolbox().folder("istio") / "envoy_bootstrap.json"
 
 
+def kwok_stages() -> Path:
+    """The folder of what kwok's nodes and pods go through, as its project ships it."""
+    return Toolbox().folder("kwok") / "stage"
+
+
 def _pulumi_choice() -> PulumiCommand:
     return choose_pulumi(os.environ, Toolbox().path("pulumi"), _ADAPTERS)
 

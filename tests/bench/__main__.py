@@ -61,4 +61,7 @@ def _part(name: str) -> str:
     return name
 
 
-main()
+try:
+    main()
+except KeyboardInterrupt:
+    raise SystemExit(130) from None

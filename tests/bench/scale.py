@@ -22,8 +22,9 @@ from kubernetes.client import ApiException, CoordinationV1Api
 
 from infra.local import network, processes, toolbox
 from infra.local.control_plane import KUBECONFIG
+from infra.local.errors import LocalEnvironmentError
 from infra.local.paths import CHECKOUT, LOGS
-from infra.local.waiting import wait_until
+from infra.local.waiting import log_end, wait_until
 from tests.e2e.environment import Environment, is_ready
 from voicemesh.contract import (
     ACCELERATOR_LABEL,
@@ -51,6 +52,8 @@ _ZONE = "topology.kubernetes.io/zone"
 _SLICE = "nvidia.com/mig-1g.20gb"
 _SLICES_OF_A_GPU = 4
 _POD_RANGE = "10.200.0.1/16"
+_STAGES = ("node/fast/node-*.yaml", "node/heartbeat-with-lease/node-*.yaml", "pod/fast/pod-*.yaml")
+_LOG = LOGS / "kwok.log"
 _OFFLINE_SHARE = 5
 """Every fifth node is for offline work, and no pod of a voice may come there."""
 
@@ -71,8 +74,8 @@ def figures() -> Iterator[Figure]:
     _local("up")
     try:
         environment = Environment.running()
-        with _simulation(environment):
-            yield from _nodes(environment.core)
+        with _simulation(environment) as kwok:
+            yield from _nodes(environment.core, kwok)
             yield from _pods(environment.core)
             yield from _single_changes(environment.core)
             started = time.monotonic()
@@ -83,32 +86,36 @@ def figures() -> Iterator[Figure]:
 
 
 @contextmanager
-def _simulation(environment: Environment) -> Iterator[None]:
+def _simulation(environment: Environment) -> Iterator[subprocess.Popen[bytes]]:
     """kwok, and a namespace; whatever an interrupted run left is removed first."""
     core = environment.core
     _remove(core)
+    stages = toolbox.kwok_stages()
     argv = [
         *("setpriv", "--pdeathsig", "KILL", str(toolbox.binary("kwok"))),
         f"--kubeconfig={KUBECONFIG}",
         f"--manage-nodes-with-label-selector={_MARK}",
         f"--cidr={_POD_RANGE}",
+        *(f"--config={path}" for stage in _STAGES for path in sorted(stages.glob(stage))),
     ]
-    with (LOGS / "kwok.log").open("wb") as log:
+    with _LOG.open("wb") as log:
         kwok = subprocess.Popen(network.in_hub(argv), stdout=log, stderr=subprocess.STDOUT)
     try:
         core.create_namespace({"metadata": {"name": _NAMESPACE}})
-        yield
+        yield kwok
     finally:
         kwok.terminate()
         kwok.wait()
         _remove(core)
 
 
-def _nodes(core: Any) -> Iterator[Figure]:
+def _nodes(core: Any, kwok: subprocess.Popen[bytes]) -> Iterator[Figure]:
     started = time.monotonic()
     _all(lambda number: core.create_node(_node(number), _preload_content=False), range(NODES))
 
     def unready() -> str | None:
+        if kwok.poll() is not None:
+            raise LocalEnvironmentError(f"kwok ended with {kwok.returncode}{log_end(_LOG)}")
         ready = sum(map(is_ready, core.list_node(label_selector=_MARK, resource_version="0").items))
         return None if ready == NODES else f"{ready} of {NODES} are ready"
 
