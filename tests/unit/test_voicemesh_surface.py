@@ -9,6 +9,9 @@ import typing
 import pytest
 
 import voicemesh
+from voicemesh import package
+
+SDKS = {"pulumi_aws", "pulumi_kubernetes", "pulumi_random"}
 
 
 def test_every_exported_name_exists_and_is_the_one_declared_for_type_checkers() -> None:
@@ -28,14 +31,38 @@ def test_importing_the_package_or_its_contract_loads_no_sdk(module: str) -> None
     assert "pulumi" not in _modules_loaded_by(f"import {module}")
 
 
-def test_a_component_loads_only_the_sdk_that_it_uses() -> None:
-    loaded = _modules_loaded_by("from voicemesh import TenantNamespace")
-    assert "pulumi_kubernetes" in loaded
-    assert "pulumi_aws" not in loaded
+@pytest.mark.parametrize("component", ["GpuCluster", "GpuNodeGroup", "ImageRegistry"])
+def test_what_aws_is_made_of_needs_no_kubernetes(component: str) -> None:
+    loaded = _modules_loaded_by(f"from voicemesh import {component}")
+    assert loaded & SDKS == {"pulumi_aws"}
 
 
-def test_arguments_of_a_voice_load_no_provider() -> None:
-    assert "pulumi_kubernetes" not in _modules_loaded_by("from voicemesh import VoiceVariant")
+@pytest.mark.parametrize(
+    "component",
+    ["ClusterAddons", "IstioMesh", "PublicGateway", "TenantNamespace", "TtsVoiceService"],
+)
+def test_what_the_cluster_is_told_needs_no_aws(component: str) -> None:
+    loaded = _modules_loaded_by(f"from voicemesh import {component}")
+    assert loaded & SDKS == {"pulumi_kubernetes"}
+
+
+@pytest.mark.parametrize(
+    "name", ["GpuClusterArgs", "GpuNodeGroupArgs", "TtsVoiceServiceArgs", "VoiceVariant"]
+)
+def test_large_arguments_load_no_provider(name: str) -> None:
+    assert _modules_loaded_by(f"from voicemesh import {name}") & SDKS == set()
+
+
+def test_every_component_takes_frozen_arguments_of_its_own_name() -> None:
+    for component in package.components():
+        arguments = package.arguments_class(component)
+        assert arguments.__name__ == f"{component.__name__}Args"
+        assert getattr(voicemesh, arguments.__name__) is arguments
+        assert arguments.__dataclass_params__.frozen
+
+
+def test_every_class_in_the_arguments_is_exported() -> None:
+    assert [c for c in package._nested_classes() if c.__name__ not in voicemesh.__all__] == []
 
 
 def _modules_loaded_by(statement: str) -> set[str]:
