@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -275,9 +276,22 @@ def record(
     """
     monitor = RecordingMonitor(resource_mocks or CloudMocks(), stacks)
     values = {key if ":" in key else f"{project}:{key}": v for key, v in (config or {}).items()}
-    # Pulumi keeps its state in context variables: a context of its own leaves none behind.
-    contextvars.Context().run(_run, program, monitor, project, stack, values, preview)
+    with _without_garbage_collection():
+        # Pulumi keeps its state in context variables: a context of its own leaves none behind.
+        contextvars.Context().run(_run, program, monitor, project, stack, values, preview)
     return monitor.recording
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """It would walk all outputs of a large program again and again, and find next to nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _outputs_of_provider(args: mocks.MockResourceArgs) -> dict[str, Any]:
