@@ -72,3 +72,36 @@ def _committed(stack: str) -> dict[str, Any]:
     config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     prefix = f"{PROJECT}:"
     return {key.removeprefix(prefix): v for key, v in config.items() if key.startswith(prefix)}
+
+
+def many_services(services: int, tenants: int) -> dict[str, Any]:
+    """The configuration of `staging` with that many voices, shared out among that many tenants."""
+    values = stack_values("staging")
+    tenant, voice = values["tenants"][0], values["voices"][0]
+    names = [f"tenant-{number:02}" for number in range(tenants)]
+    voices = [
+        {
+            **voice,
+            "name": f"voice-{number:02}",
+            "tenant": names[number % tenants],
+            "hosts": [f"voice-{number:02}.example.com"],
+        }
+        for number in range(services)
+    ]
+    each = -(-services // tenants)
+    quota = {key: value * each for key, value in tenant["quota"].items() if key != "gpus"}
+    gpus = {name: count * each for name, count in tenant["quota"]["gpus"].items()}
+    return {
+        **values,
+        "tenants": [{**tenant, "name": name, "quota": {**quota, "gpus": gpus}} for name in names],
+        "voices": voices,
+        "gateway": {
+            **values["gateway"],
+            "hosts": [
+                {"name": host, "tenant": voice["tenant"], "secretName": host.replace(".", "-")}
+                for voice in voices
+                for host in voice["hosts"]
+            ],
+        },
+        "eks": changed(values["eks"], "nodeGroups", 0, "maxSize", to=4 * services),
+    }

@@ -28,6 +28,7 @@ from tests.stacks import (
     SECRET_KEY,
     STACKS,
     changed,
+    many_services,
     stack_values,
     without,
 )
@@ -359,3 +360,30 @@ def test_a_preview_asks_aws_nothing_unless_the_account_is_named() -> None:
     told = record_program("prod-cluster", named).one("pulumi:providers:aws").inputs
     assert told["allowedAccountIds"] == '["123456789012"]'
     assert not [key for key in asking if told.get(key) == "true"]
+
+
+def test_fifty_voices_for_twenty_tenants_need_only_configuration() -> None:
+    recording = record_program("staging", many_services(50, 20))
+    for rule in [*INVARIANTS, rules.workloads_fit_their_quota]:
+        assert list(rule(recording)) == []
+    assert len(recording.of_type("voicemesh:index:TenantNamespace")) == 20
+    assert len(recording.of_type("voicemesh:index:TtsVoiceService")) == 50
+    assert len(recording.of_type("voicemesh:index:VoiceStorageAccess")) == 50
+
+
+def test_a_further_voice_or_tenant_changes_nothing_about_the_others() -> None:
+    few, more = (
+        record_program("staging", many_services(services, tenants))
+        for services, tenants in ((2, 2), (4, 3))
+    )
+    before = {r.urn: r.inputs for r in few.registrations}
+    after = {r.urn: r.inputs for r in more.registrations}
+    assert before.keys() < after.keys()
+    changed_inputs = {urn for urn, inputs in before.items() if after[urn] != inputs}
+    # What is sized by the configuration of all: the gateway's hosts and certificates, the quotas,
+    # and how many nodes there may be.
+    assert {urn.split("::")[2].split("$")[-1] for urn in changed_inputs} == {
+        "kubernetes:networking.istio.io/v1:Gateway",
+        "kubernetes:core/v1:ResourceQuota",
+        NODE_GROUP,
+    }
