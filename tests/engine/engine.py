@@ -30,7 +30,8 @@ class Outcome:
     def counts(self) -> dict[str, int]:
         """The summary of the engine: resources by what was done with them."""
         summary = self.text.rpartition("Resources:")[2]
-        return {what: int(n) for n, what in re.findall(r"(\d+) (\w+)$", summary, re.MULTILINE)}
+        found = re.findall(r"(\d+) (\w+)$", summary, re.MULTILINE)
+        return {what: int(number) for number, what in found if what != "changes"}
 
     @property
     def done(self) -> set[str]:

@@ -344,6 +344,110 @@ def test_a_bucket_is_imported_by_its_name_and_changed_only_where_the_program_dif
     assert s3.list_buckets()["Buckets"] == []
 
 
+FOUND = """
+def existing(id):
+    return pulumi.ResourceOptions(provider=aws_local, import_=id)
+tags = {{"project": "voicemesh"}}
+aws.ec2.Vpc("vpc", cidr_block="10.0.0.0/16", tags=tags, opts=existing("{vpc}"))
+aws.ec2.Subnet(
+    "subnet",
+    vpc_id="{vpc}",
+    cidr_block="10.0.0.0/20",
+    availability_zone="{region}a",
+    opts=existing("{subnet}"),
+)
+aws.ec2.RouteTable("table", vpc_id="{vpc}", opts=existing("{table}"))
+aws.ec2.Route(
+    "route",
+    route_table_id="{table}",
+    destination_cidr_block="0.0.0.0/0",
+    gateway_id="{gateway}",
+    opts=existing("{table}_0.0.0.0/0"),
+)
+aws.iam.Role(
+    "role", name="nodes", assume_role_policy='{trust}', opts=existing("nodes")
+)
+aws.ecr.Repository("images", name="speech", opts=existing("speech"))
+aws.cloudwatch.LogGroup("logs", name="speech", retention_in_days=7, opts=existing("speech"))
+aws.eks.Cluster(
+    "cluster",
+    name="speech",
+    role_arn="{role}",
+    version="1.35",
+    vpc_config={{"subnet_ids": ["{subnet}"]}},
+    opts=existing("speech"),
+)
+aws.eks.NodeGroup(
+    "group",
+    cluster_name="speech",
+    node_group_name="online",
+    node_role_arn="{role}",
+    subnet_ids=["{subnet}"],
+    scaling_config={{"min_size": 0, "max_size": {size}, "desired_size": 0}},
+    taints=[{{"key": "gpu", "value": "true", "effect": "NO_SCHEDULE"}}],
+    opts=existing("speech:online"),
+)
+"""
+
+
+def test_networks_and_clusters_are_imported_and_changed_only_where_the_program_differs(
+    stack: Stack, endpoint: str
+) -> None:
+    program = HEAD.replace('("s3", "kms", "sts")', '("ec2", "ecr", "eks", "iam", "logs", "sts")')
+    ids = _make_a_cluster(endpoint)
+    outcome = stack.up(program + FOUND.format(**ids, size=4))
+    assert outcome.counts == {"created": 2, "imported": 9, "updated": 1}
+    eks = client("eks", endpoint)
+    group = eks.describe_nodegroup(clusterName="speech", nodegroupName="online")["nodegroup"]
+    assert group["scalingConfig"] == {"minSize": 0, "maxSize": 4, "desiredSize": 0}
+    stack.refresh("--expect-no-changes")
+    stack.destroy()
+    assert eks.list_clusters()["clusters"] == []
+
+
+def _make_a_cluster(endpoint: str) -> dict[str, str]:
+    """Makes, beside Pulumi, what FOUND imports; returns the ids."""
+    ec2, eks, iam = (client(service, endpoint) for service in ("ec2", "eks", "iam"))
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    zone = f"{_REGION}a"
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/20", AvailabilityZone=zone)
+    subnet_id = subnet["Subnet"]["SubnetId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    tags = [{"Key": "project", "Value": "voicemesh"}]
+    ec2.create_tags(Resources=[vpc, subnet_id, table], Tags=tags)
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "ec2.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    made = iam.create_role(RoleName="nodes", AssumeRolePolicyDocument=trust, Tags=tags)
+    role = made["Role"]["Arn"]
+    client("ecr", endpoint).create_repository(repositoryName="speech", tags=tags)
+    logs = client("logs", endpoint)
+    logs.create_log_group(logGroupName="speech", tags={"project": "voicemesh"})
+    logs.put_retention_policy(logGroupName="speech", retentionInDays=7)
+    common = {"tags": {"project": "voicemesh"}}
+    network = {"subnetIds": [subnet_id]}
+    eks.create_cluster(
+        name="speech", roleArn=role, version="1.35", resourcesVpcConfig=network, **common
+    )
+    eks.create_nodegroup(
+        clusterName="speech",
+        nodegroupName="online",
+        nodeRole=role,
+        subnets=[subnet_id],
+        scalingConfig={"minSize": 0, "maxSize": 2, "desiredSize": 0},
+        taints=[{"key": "gpu", "value": "true", "effect": "NO_SCHEDULE"}],
+        **common,
+    )
+    ids = {"vpc": vpc, "subnet": subnet_id, "table": table, "gateway": gateway}
+    return {**ids, "role": role, "trust": trust, "region": _REGION}
+
+
 def test_a_policy_document_and_the_account_are_told_to_programs(stack: Stack) -> None:
     program = """
 at = pulumi.InvokeOptions(provider=aws_local)

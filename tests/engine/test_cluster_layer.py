@@ -343,6 +343,17 @@ def test_a_further_node_group_is_made_beside_the_others(layer: Layer) -> None:
     assert layer.group("online-spare")["scalingConfig"]["maxSize"] == 1
 
 
+def test_other_instance_types_make_a_new_node_group_before_the_old_one_goes(layer: Layer) -> None:
+    before = layer.group("offline")
+    types = ["p5.48xlarge", "p5.4xlarge"]
+    outcome = layer.up("eks", "nodeGroups", _GROUPS["offline"], "instanceTypes", to=types)
+    assert outcome.counts["replaced"] == 1
+    assert not {"created", "updated", "deleted"} & outcome.counts.keys()
+    after = layer.group("offline")
+    assert after["nodegroupArn"] != before["nodegroupArn"]
+    assert after["instanceTypes"] == types
+
+
 def test_days_of_outputs_and_of_rollbacks_change_the_two_policies_in_place(layer: Layer) -> None:
     layer.values = changed(layer.values, "storage", "outputDays", to=3)
     outcome = layer.up("registry", "rollbackDays", to=30)

@@ -11,6 +11,7 @@ import pytest
 from botocore.validate import ParamValidator
 
 from infra.local.adapters.aws_provider import (
+    capacity,
     checking,
     ec2,
     ecr,
@@ -18,6 +19,7 @@ from infra.local.adapters.aws_provider import (
     iam,
     launch_template,
     logs,
+    security_group,
 )
 from infra.local.adapters.aws_provider.mapping import (
     PREVIOUS,
@@ -145,7 +147,7 @@ def test_every_waiter_asks_with_the_request_of_the_first_reading() -> None:
             ec2.VPC_ENDPOINT,
             {"policy", "privateDnsEnabled", "routeTableIds", "subnetIds", "securityGroupIds"},
         ),
-        (ec2.SECURITY_GROUP, {"namePrefix", "revokeRulesOnDelete"}),
+        (security_group.SECURITY_GROUP, {"namePrefix", "revokeRulesOnDelete"}),
         (
             eks.NODE_GROUP,
             {
@@ -407,11 +409,19 @@ def test_tags_go_to_ec2_with_the_kind_of_what_is_created() -> None:
 def test_a_rules_description_belongs_to_what_the_rule_is_about() -> None:
     rule = {"securityGroupId": "sg-1", "ipProtocol": "tcp", "fromPort": 443, "toPort": 443}
     described = {**rule, "cidrIpv4": "10.0.0.0/16", "description": "the VPC"}
-    (permission,) = validated(ec2.INGRESS_RULE, ec2.INGRESS_RULE.create, described)["IpPermissions"]
+    (permission,) = validated(
+        security_group.INGRESS_RULE, security_group.INGRESS_RULE.create, described
+    )["IpPermissions"]
     assert permission["IpRanges"] == [{"CidrIp": "10.0.0.0/16", "Description": "the VPC"}]
     by_group = {**rule, "referencedSecurityGroupId": "sg-2", "description": "nodes"}
-    (permission,) = validated(ec2.EGRESS_RULE, ec2.EGRESS_RULE.create, by_group)["IpPermissions"]
+    (permission,) = validated(
+        security_group.EGRESS_RULE, security_group.EGRESS_RULE.create, by_group
+    )["IpPermissions"]
     assert permission["UserIdGroupPairs"] == [{"GroupId": "sg-2", "Description": "nodes"}]
+
+
+def permissions(spec: Spec, properties: Properties) -> list[Any]:
+    return validated(spec, spec.create, properties)["IpPermissions"]
 
 
 TEMPLATE = {
@@ -535,8 +545,18 @@ def test_on_aws_itself_nothing_is_left_out() -> None:
             "accessScope.type",
             "not one of cluster, namespace",
         ),
-        (ec2.CAPACITY_RESERVATION, {"instanceCount": 0}, "instanceCount", "below the minimum of 1"),
-        (ec2.SECURITY_GROUP, {"ingress": []}, "ingress", "use aws.vpc.SecurityGroupIngressRule"),
+        (
+            capacity.CAPACITY_RESERVATION,
+            {"instanceCount": 0},
+            "instanceCount",
+            "below the minimum of 1",
+        ),
+        (
+            security_group.SECURITY_GROUP,
+            {"ingress": []},
+            "ingress",
+            "use aws.vpc.SecurityGroupIngressRule",
+        ),
         (ec2.ROUTE_TABLE, {"routes": []}, "routes", "use aws.ec2.Route"),
         (iam.ROLE, {"managedPolicyArns": []}, "managedPolicyArns", "aws.iam.RolePolicyAttachment"),
         (eks.NODE_GROUP, {"amiType": "AL2023_NVIDIA"}, "amiType", "not one of AL2_x86_64"),

@@ -12,6 +12,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.adapters.aws_provider import (
+    capacity,
     ec2,
     ecr,
     eks,
@@ -21,6 +22,7 @@ from infra.local.adapters.aws_provider import (
     logs,
     policy_document,
     s3,
+    security_group,
 )
 from infra.local.adapters.aws_provider.configuration import Configuration
 from infra.local.adapters.aws_provider.resource import TableResource
@@ -40,7 +42,7 @@ VERSION = "7.51.1"
 
 SPECS = {
     spec.type: spec
-    for module in (s3, kms, ec2, launch_template, eks, iam, ecr, logs)
+    for module in (s3, kms, ec2, security_group, launch_template, capacity, eks, iam, ecr, logs)
     for spec in module.SPECS
 }
 
