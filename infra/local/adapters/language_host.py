@@ -80,7 +80,9 @@ def plugin_arguments(request: language_pb2.RunPluginRequest) -> list[str]:
     return ["-m", "pulumi.run.plugin", described["project"]["name"], *request.args]
 
 
-class _LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
+class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
+    """What the engine asks of a language."""
+
     def __init__(self, engine: str) -> None:
         self._engine = engine
         self._children: set[subprocess.Popen[bytes]] = set()
@@ -231,7 +233,7 @@ def _outputs(child: subprocess.Popen[bytes]) -> Iterator[tuple[str, bytes]]:
 
 def main() -> None:
     engine = next((arg for arg in reversed(sys.argv[1:]) if not arg.startswith("-")), "")
-    host = _LanguageHost(engine)
+    host = LanguageHost(engine)
     run_server(
         lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server),
         on_interrupt=host.interrupt_children,
