@@ -1,4 +1,4 @@
-"""What it takes to declare many voices in one program, without an engine.
+"""What it takes to declare many voices in the program of `staging`, without an engine.
 
     python -m tests.bench.registrations VOICES
 
@@ -15,18 +15,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pulumi
-import pulumi_kubernetes as kubernetes
-
-from voicemesh import (
-    TenantNamespace,
-    TenantNamespaceArgs,
-    TenantQuota,
-    TtsVoiceService,
-    TtsVoiceServiceArgs,
-    VoiceVariant,
-)
-from voicemesh.testing import record
+from tests.preview.program import record_program
+from tests.stacks import many_services
 
 TENANTS = 20
 VOICES = (1, 10, 50)
@@ -67,7 +57,7 @@ def figures() -> Iterator[tuple[str, str]]:
 def declare(voices: int) -> Declared:
     """Declares everything and counts; a second object of one name would raise."""
     started = time.process_time()
-    recording = record(lambda: program(voices))
+    recording = record_program("staging", many_services(voices, TENANTS))
     seconds = time.process_time() - started
     objects = [
         (r.type, r.inputs["metadata"].get("namespace"), r.inputs["metadata"]["name"])
@@ -78,30 +68,6 @@ def declare(voices: int) -> Declared:
         raise ValueError("two resources are the same object")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIBIBYTES_PER_MEBIBYTE
     return Declared(voices, len(recording.registrations), seconds, peak)
-
-
-def program(voices: int) -> None:
-    """Declares voices of two variants, spread over the tenants."""
-    options = pulumi.ResourceOptions(providers=[kubernetes.Provider("cluster", kubeconfig="{}")])
-    quota = TenantQuota(64, 512, 40, {"nvidia.com/gpu": 16})
-    tenants = [
-        TenantNamespace(name, TenantNamespaceArgs(name, quota, viewers=[name]), options)
-        for name in (f"tenant-{number}" for number in range(TENANTS))
-    ]
-    image = "registry.example.com/speech-server:1.0.0"
-    variants = [
-        VoiceVariant("stable", "1.0.0", image, weight=90, replicas=2),
-        VoiceVariant("experimental", "1.1.0", image, weight=10),
-    ]
-    for number in range(voices):
-        args = TtsVoiceServiceArgs(
-            namespace=tenants[number % TENANTS].namespace,
-            variants=variants,
-            service_name=f"voice-{number}",
-            hosts=[f"voice-{number}.example.com"],
-            gateway_ref="istio-ingress/public-gateway",
-        )
-        TtsVoiceService(f"voice-{number}", args, options)
 
 
 def _in_its_own_process(voices: int) -> Declared:
