@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from infra.local.adapters.kubernetes_provider.api import Api
@@ -37,6 +39,16 @@ def remote(stack: Stack) -> Stack:
     plugins = f"plugins: {{providers: [{{name: voicemesh, path: '{ROOT}'}}]}}\n"
     project.write_text(project.read_text() + plugins)
     return stack
+
+
+def test_the_cli_reads_the_schema_from_the_folder_of_the_package(stack: Stack) -> None:
+    text = stack.cli("package", "get-schema", str(ROOT)).text
+    seen = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    committed = json.loads((ROOT / "schema.json").read_text())
+    for part in ("inputProperties", "requiredInputs", "required"):
+        assert {
+            token: resource.get(part) or [] for token, resource in seen["resources"].items()
+        } == {token: resource.get(part) or [] for token, resource in committed["resources"].items()}
 
 
 def test_a_component_of_the_package_goes_up_and_down(remote: Stack, home: str, api: Api) -> None:
