@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -1010,6 +1011,12 @@ def test_every_key_of_an_environment_is_declared_in_the_project_with_its_type() 
     for key, entry in declared.items():
         is_required = key in _json_schema()["required"]
         assert ("default" not in entry) is is_required, key
+
+
+def test_every_key_of_an_environment_is_documented() -> None:
+    page = (ROOT / "docs" / "environments.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert documented == list(_json_schema()["properties"])
 
 
 def test_what_the_project_declares_as_defaults_is_an_empty_environment() -> None:
