@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from voicemesh.testing import record
+from voicemesh.testing import Recording, record
 
 
 def configuration(folder: Path, stack: str) -> dict[str, Any]:
@@ -34,15 +34,19 @@ def configuration(folder: Path, stack: str) -> dict[str, Any]:
     }
 
 
-def preview(folder: Path, stack: str, stacks: Mapping[str, Any]) -> dict[str, Any]:
-    """What the program declares, by its URNs, and what it exports."""
-    recording = record(
+def recorded(folder: Path, stack: str, stacks: Mapping[str, Any]) -> Recording:
+    """What the program declares."""
+    return record(
         lambda: runpy.run_path(str(folder)),
         project=folder.name,
         stack=stack,
         config=configuration(folder, stack),
         stacks=stacks,
     )
+
+
+def as_json(recording: Recording) -> dict[str, Any]:
+    """A recording's resources by their URNs, and its exports."""
     return {
         "resources": {
             registration.urn.split("::", 2)[2]: {
@@ -58,5 +62,5 @@ def preview(folder: Path, stack: str, stacks: Mapping[str, Any]) -> dict[str, An
 
 
 if __name__ == "__main__":
-    described = preview(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
-    print(json.dumps(described))
+    found = recorded(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+    print(json.dumps(as_json(found)))

@@ -12,6 +12,7 @@ import pytest
 
 from tests.package import preview_example
 from tests.package.clean_install import Installation
+from tests.preview import rules
 from tests.stacks import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -85,6 +86,28 @@ def test_a_whole_platform_uses_one_provider_for_each_side_and_protects_what_is_k
     assert providers == {("aws", "region"), ("kubernetes", "cluster")}
     protected = {_type(urn)[1] for urn, r in made.items() if r["protect"]}
     assert protected >= {"Bucket", "Cluster", "Key", "Repository"}
+
+
+RULES = [
+    rules.every_resource_is_the_child_of_a_component,
+    rules.every_component_registers_outputs,
+    rules.every_resource_uses_the_explicit_provider_of_its_package,
+    rules.no_option_of_a_component_reaches_its_children,
+    rules.no_object_is_declared_twice,
+    rules.stateful_resources_are_protected,
+    rules.every_route_leads_to_a_subset,
+    rules.pods_meet_the_restricted_standard,
+    rules.rollouts_need_no_spare_gpu,
+]
+
+
+@pytest.mark.parametrize(("example", "stack"), PREVIEWS)
+def test_the_examples_keep_the_rules_of_the_environments(example: str, stack: str) -> None:
+    recording = preview_example.recorded(EXAMPLES / example, stack, PREVIEWS[example, stack])
+    assert [fault for rule in RULES for fault in rule(recording)] == []
+    if recording.of_type(rules.RELEASE):
+        # What sidecars request is decided by the mesh, so only here it is known.
+        assert list(rules.workloads_fit_their_quota(recording)) == []
 
 
 def _type(urn: str) -> tuple[str, str]:
