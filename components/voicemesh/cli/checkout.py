@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from infra.environment import Environment
 
 _ENCRYPTED = "secure"
+_MASK = "-----BEGIN (encrypted)-----"
+"""In place of what is encrypted; a private key is refused if it is not PEM."""
 
 
 def load_stack(stack: str, directory: Path) -> Environment:
@@ -55,7 +57,7 @@ def _load(values: dict[str, Any], directory: Path) -> Environment:
 def _masked(value: Any) -> Any:
     if isinstance(value, dict):
         if set(value) == {_ENCRYPTED}:
-            return "encrypted"
+            return _MASK
         return {key: _masked(entry) for key, entry in value.items()}
     return [_masked(entry) for entry in value] if isinstance(value, list) else value
 
