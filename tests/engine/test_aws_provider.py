@@ -347,42 +347,41 @@ def test_a_bucket_is_imported_by_its_name_and_changed_only_where_the_program_dif
 FOUND = """
 def existing(id):
     return pulumi.ResourceOptions(provider=aws_local, import_=id)
-tags = {{"project": "voicemesh"}}
-aws.ec2.Vpc("vpc", cidr_block="10.0.0.0/16", tags=tags, opts=existing("{vpc}"))
-aws.ec2.Subnet(
+vpc = aws.ec2.Vpc("vpc", cidr_block="10.0.0.0/16", opts=existing("{vpc}"))
+subnet = aws.ec2.Subnet(
     "subnet",
-    vpc_id="{vpc}",
+    vpc_id=vpc.id,
     cidr_block="10.0.0.0/20",
     availability_zone="{region}a",
     opts=existing("{subnet}"),
 )
-aws.ec2.RouteTable("table", vpc_id="{vpc}", opts=existing("{table}"))
+table = aws.ec2.RouteTable("table", vpc_id=vpc.id, opts=existing("{table}"))
 aws.ec2.Route(
     "route",
-    route_table_id="{table}",
+    route_table_id=table.id,
     destination_cidr_block="0.0.0.0/0",
     gateway_id="{gateway}",
     opts=existing("{table}_0.0.0.0/0"),
 )
-aws.iam.Role(
+role = aws.iam.Role(
     "role", name="nodes", assume_role_policy='{trust}', opts=existing("nodes")
 )
 aws.ecr.Repository("images", name="speech", opts=existing("speech"))
 aws.cloudwatch.LogGroup("logs", name="speech", retention_in_days=7, opts=existing("speech"))
-aws.eks.Cluster(
+cluster = aws.eks.Cluster(
     "cluster",
     name="speech",
-    role_arn="{role}",
+    role_arn=role.arn,
     version="1.35",
-    vpc_config={{"subnet_ids": ["{subnet}"]}},
+    vpc_config={{"subnet_ids": [subnet.id]}},
     opts=existing("speech"),
 )
 aws.eks.NodeGroup(
     "group",
-    cluster_name="speech",
+    cluster_name=cluster.name,
     node_group_name="online",
-    node_role_arn="{role}",
-    subnet_ids=["{subnet}"],
+    node_role_arn=role.arn,
+    subnet_ids=[subnet.id],
     scaling_config={{"min_size": 0, "max_size": {size}, "desired_size": 0}},
     taints=[{{"key": "gpu", "value": "true", "effect": "NO_SCHEDULE"}}],
     opts=existing("speech:online"),
@@ -445,7 +444,7 @@ def _make_a_cluster(endpoint: str) -> dict[str, str]:
         **common,
     )
     ids = {"vpc": vpc, "subnet": subnet_id, "table": table, "gateway": gateway}
-    return {**ids, "role": role, "trust": trust, "region": _REGION}
+    return {**ids, "trust": trust, "region": _REGION}
 
 
 def test_a_policy_document_and_the_account_are_told_to_programs(stack: Stack) -> None:
