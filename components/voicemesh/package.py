@@ -46,8 +46,9 @@ Component = type[pulumi.ComponentResource]
 
 def components() -> list[Component]:
     """All components that the library exports."""
-    exported = [getattr(voicemesh, name) for name in voicemesh.__all__]
-    return [class_ for class_ in exported if issubclass(class_, pulumi.ComponentResource)]
+    exported: list[Any] = [getattr(voicemesh, name) for name in voicemesh.__all__]
+    classes = [value for value in exported if inspect.isclass(value)]
+    return [class_ for class_ in classes if issubclass(class_, pulumi.ComponentResource)]
 
 
 def arguments_class(component: Component) -> type:
