@@ -66,9 +66,6 @@ class AwsServer:
             and re.fullmatch(path, urllib.parse.urlsplit(entry["url"]).path)
         ]
 
-    def forget_requests(self) -> None:
-        self.recording.write_text("")
-
 
 def _body(entry: Mapping[str, Any]) -> dict[str, Any]:
     text = entry["body"] or ""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +13,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from infra.local.paths import CHECKOUT
-from tests.aws_servers import url_of
+from tests.aws_servers import recording_server
 
 from .engine import Stack
 
@@ -27,18 +24,8 @@ _REGION = "eu-central-1"
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a local AWS server of these tests."""
-    log = tmp_path_factory.mktemp("aws") / "log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "infra.local.aws_server", "--port", "0"],
-            cwd=CHECKOUT,
-            stderr=stream,
-        )
-    try:
-        yield url_of(process, log)
-    finally:
-        process.terminate()
-        assert process.wait(timeout=10) == 0, log.read_text()
+    with recording_server(tmp_path_factory.mktemp("aws")) as server:
+        yield server.url
 
 
 def client(service: str, endpoint: str) -> Any:
