@@ -61,7 +61,7 @@ def _cluster(
     if environment.cluster_stack is not None:
         reference = pulumi.StackReference(environment.cluster_stack)
         eks = referenced_eks(reference)
-        if any(map(uses_own_bucket, environment.voices)):
+        if environment.storage is None and any(map(uses_own_bucket, environment.voices)):
             storage = referenced_storage(reference)
     name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
     if environment.eks is not None:
