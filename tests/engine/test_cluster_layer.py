@@ -21,6 +21,7 @@ import yaml
 from infra.local.adapters.aws_provider.provider import UNSIMULATED
 from infra.local.paths import CHECKOUT
 from tests.aws_servers import AwsServer, recording_server
+from tests.evaluators import proofs
 from tests.stacks import changed, stack_values
 
 from .engine import Outcome, Stack
@@ -74,6 +75,19 @@ class Layer:
     def bucket(self) -> str:
         (bucket,) = self.client("s3").list_buckets()["Buckets"]
         return bucket["Name"]
+
+    @property
+    def bucket_rules(self) -> dict[str, Any]:
+        """The bucket's lifecycle as AWS has stored it."""
+        return self.client("s3").get_bucket_lifecycle_configuration(Bucket=self.bucket)
+
+    @property
+    def image_rules(self) -> str:
+        """The lifecycle policy of the only repository as AWS has stored it."""
+        ecr = self.client("ecr")
+        (repository,) = ecr.describe_repositories()["repositories"]
+        stored = ecr.get_lifecycle_policy(repositoryName=repository["repositoryName"])
+        return stored["lifecyclePolicyText"]
 
     def group(self, name: str) -> dict[str, Any]:
         """What AWS tells of a node group."""
@@ -273,14 +287,14 @@ def test_aws_tells_that_the_bucket_is_private_encrypted_and_cleaned_up(layer: La
     (statement,) = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-    rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    days = {r["Filter"]["Prefix"]: r["Expiration"]["Days"] for r in rules if _days(r)}
-    assert days["outputs/"] == 7
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
 
 
-def _days(rule: Mapping[str, Any]) -> int | None:
-    return rule.get("Expiration", {}).get("Days")
+def test_stored_rules_expire_outputs_but_no_reference_voice_and_no_needed_image(
+    layer: Layer,
+) -> None:
+    assert list(proofs.outputs_expire_and_voices_stay(layer.bucket_rules, output_days=7)) == []
+    assert list(proofs.no_needed_image_expires(layer.image_rules, kept_days=14)) == []
 
 
 def test_what_the_server_does_not_tell_was_in_the_requests(layer: Layer) -> None:
@@ -360,14 +374,10 @@ def test_days_of_outputs_and_of_rollbacks_change_the_two_policies_in_place(layer
     outcome = layer.up("registry", "rollbackDays", to=30)
     assert outcome.counts["updated"] == 2
     assert not {"created", "deleted", "replaced"} & outcome.counts.keys()
-    rules = layer.client("s3").get_bucket_lifecycle_configuration(Bucket=layer.bucket)["Rules"]
-    days = {r["Filter"]["Prefix"]: r["Expiration"]["Days"] for r in rules if _days(r)}
-    assert days["outputs/"] == 3
-    (repository,) = layer.client("ecr").describe_repositories()["repositories"]
-    text = layer.client("ecr").get_lifecycle_policy(repositoryName=repository["repositoryName"])
-    rules = json.loads(text["lifecyclePolicyText"])["rules"]
-    untagged = [r["selection"] for r in rules if r["selection"]["tagStatus"] == "untagged"]
-    assert [selection["countNumber"] for selection in untagged] == [30]
+    assert list(proofs.outputs_expire_and_voices_stay(layer.bucket_rules, output_days=3)) == []
+    assert list(proofs.outputs_expire_and_voices_stay(layer.bucket_rules, output_days=7))
+    assert list(proofs.no_needed_image_expires(layer.image_rules, kept_days=30)) == []
+    assert list(proofs.no_needed_image_expires(layer.image_rules, kept_days=31))
 
 
 def test_a_new_version_of_kubernetes_upgrades_cluster_and_node_groups_in_place(

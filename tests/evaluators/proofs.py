@@ -103,7 +103,8 @@ def no_needed_image_expires(policy_text: str, kept_days: int = 14) -> Iterator[s
     No image that is tagged `live-…` or `rollback-…` expires, nor any younger than `kept_days`, in
     a repository as full as one can be; what is neither does expire in the end.
     """
-    yield from faults_among(policy_text, [*_images(_TAGS, _AGES_DAYS)], NOON, kept_days)
+    ages = sorted({*_AGES_DAYS, kept_days - 0.01, kept_days})
+    yield from faults_among(policy_text, [*_images(_TAGS, ages)], NOON, kept_days)
     yield from _faults_of_manifest_lists(policy_text, kept_days)
     useless = [*_images([tags for tags in _TAGS if not _is_needed(tags)], [LONG_AFTER_DAYS])]
     for image in ecr_lifecycle.left(policy_text, useless, NOON):
