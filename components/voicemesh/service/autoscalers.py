@@ -23,8 +23,6 @@ from voicemesh.service.scaling import Autoscaling
 from voicemesh.service.workload import SERVER_CONTAINER
 
 POLLING_SECONDS: Final = 15
-FAILED_POLLS: Final = 3
-"""So many in a row, and Prometheus counts as gone."""
 SCALE_DOWN: Final[ScalingPolicy] = {"type": "Pods", "value": 1, "periodSeconds": 60}
 """One pod a minute: whether the others keep up shows in the queue only after a while."""
 
@@ -38,7 +36,9 @@ def scaled_object(
 ) -> ScaledObjectSpec:
     """Scales by the requests that wait, then by the use of GPUs.
 
-    Without Prometheus, the number of pods stays what it is.
+    Without Prometheus the number of pods stays what it is, since no `fallback` is given: KEDA sets
+    a fallback's replicas by itself as soon as one poll fails, whatever its `behavior` says
+    (https://github.com/kedacore/keda/issues/6659).
     """
     selector = (deployment, namespace)
     triggers = [_queue_depth(prometheus_url, *selector, autoscaling.queue_depth_per_replica)]
@@ -50,11 +50,6 @@ def scaled_object(
         "minReplicaCount": autoscaling.min_replicas,
         "maxReplicaCount": autoscaling.max_replicas,
         "pollingInterval": POLLING_SECONDS,
-        "fallback": {
-            "failureThreshold": FAILED_POLLS,
-            "replicas": autoscaling.min_replicas,
-            "behavior": "currentReplicasIfHigher",
-        },
         "advanced": {
             "horizontalPodAutoscalerConfig": {
                 "behavior": {
@@ -105,7 +100,7 @@ def _queue_depth(
     prometheus_url: pulumi.Input[str], deployment: str, namespace: pulumi.Input[str], depth: int
 ) -> Trigger:
     series = _series(contract.QUEUE_DEPTH_METRIC, deployment, namespace)
-    # No value at all is no empty queue: nobody counts, so the fallback holds.
+    # No value at all is no empty queue: nobody counts, so no pod is taken away.
     return _trigger("queue-depth", prometheus_url, ["sum(", series, ")"], depth, empty_is_0=False)
 
 
@@ -147,5 +142,4 @@ def _trigger(
         "threshold": str(threshold),
         "ignoreNullValues": "true" if empty_is_0 else "false",
     }
-    # The fallback works for average values only.
     return {"type": "prometheus", "name": name, "metricType": "AverageValue", "metadata": metadata}

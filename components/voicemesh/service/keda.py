@@ -1,4 +1,4 @@
-"""KEDA's ScaledObject, typed as far as the components write it: KEDA 2.17 and later."""
+"""KEDA's ScaledObject, typed as far as the components write it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,6 @@ class Trigger(TypedDict):
     metadata: PrometheusQuery
 
 
-class Fallback(TypedDict):
-    failureThreshold: int
-    replicas: int
-    behavior: Literal["currentReplicasIfHigher"]
-
-
 class ScalingPolicy(TypedDict):
     type: Literal["Pods"]
     value: int
@@ -68,7 +62,6 @@ class ScaledObjectSpec(TypedDict):
     minReplicaCount: int
     maxReplicaCount: int
     pollingInterval: int
-    fallback: Fallback
     advanced: Advanced
     triggers: Sequence[Trigger]
 

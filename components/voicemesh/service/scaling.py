@@ -10,7 +10,9 @@ class Scaler(StrEnum):
     """What scales the variants that have `Autoscaling`."""
 
     KEDA = "keda"
-    """KEDA, by what Prometheus knows: requests that wait, then use of the GPUs.
+    """KEDA, by what Prometheus knows: requests that wait, then use of the GPUs. It refuses a
+    variant that is still scaled by CPU: to change over, take `autoscaling` away in one update and
+    give it again in the next.
     https://keda.sh/docs/latest/scalers/prometheus/"""
 
     CPU = "cpu"
