@@ -422,6 +422,13 @@ class TestCluster:
         assert before >= {*plugins, *(f"speech-private-{zone}" for zone in ZONES)}
         assert before >= {"speech-node-AmazonEKSWorkerNodePolicy", "speech-ecr.dkr"}
 
+    def test_node_repair_learns_of_gpus_on_every_node_whatever_its_taints(
+        self, made: Recording
+    ) -> None:
+        agent = made.one(ADDON, "speech-eks-node-monitoring-agent").inputs
+        settings = json.loads(agent["configurationValues"])
+        assert settings == {"dcgmAgent": {"tolerations": [{"operator": "Exists"}]}}
+
     @pytest.mark.parametrize("addon", ["coredns", "metrics-server", "eks-node-monitoring-agent"])
     def test_what_needs_nodes_waits_for_them(self, made: Recording, addon: str) -> None:
         assert made.one(NODE_GROUP).urn in made.one(ADDON, f"speech-{addon}").depends_on

@@ -49,10 +49,20 @@ class TestWhatPodsSee:
         assert node_view(ONLINE).labels[label] == "h100"
         assert label not in node_view(replace(ONLINE, mig_profile="1g.20gb")).labels
 
-    def test_the_autoscaler_knows_the_gpus_of_nodes_that_do_not_exist_yet(self) -> None:
-        sliced = node_view(replace(ONLINE, mig_profile="3g.40gb"))
+    def test_the_autoscaler_knows_gpus_and_disk_of_nodes_that_do_not_exist_yet(self) -> None:
+        start = "k8s.io/cluster-autoscaler/node-template/resources/"
+        assert node_view(ONLINE).autoscaler_tags == {
+            f"{start}nvidia.com/gpu": "1",
+            f"{start}ephemeral-storage": "170Gi",
+        }
+
+    def test_the_autoscaler_starts_no_divided_gpu_for_a_pod_that_wants_a_whole_one(self) -> None:
+        start = "k8s.io/cluster-autoscaler/node-template/resources/"
+        sliced = node_view(replace(ONLINE, mig_profile="3g.40gb", root_volume_gib=400))
         assert sliced.autoscaler_tags == {
-            "k8s.io/cluster-autoscaler/node-template/resources/nvidia.com/mig-3g.40gb": "2"
+            f"{start}nvidia.com/gpu": "0",
+            f"{start}nvidia.com/mig-3g.40gb": "2",
+            f"{start}ephemeral-storage": "340Gi",
         }
 
     def test_a_mig_profile_is_named_as_nvidias_manager_knows_it(self) -> None:
@@ -107,6 +117,8 @@ class TestUserData:
         assert "mig -cgi 1g.20gb,1g.20gb,1g.20gb,1g.20gb -C\n" in text
         assert "Before=kubelet.service\n" in text
         assert "RequiredBy=kubelet.service\n" in text
+        (after,) = (line for line in text.splitlines() if line.startswith("After="))
+        assert {"nvidia-kmod-load.service", "nvidia-setup.service"} <= set(after[6:].split())
 
 
 @pytest.mark.parametrize(

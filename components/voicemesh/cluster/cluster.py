@@ -40,8 +40,19 @@ NETWORK_ADDON: Final = "vpc-cni"
 ADDONS_BEFORE_NODES: Final = ("kube-proxy", "eks-pod-identity-agent")
 """What a node needs to become ready, besides the network plugin."""
 
-ADDONS_ON_NODES: Final = ("coredns", "metrics-server", "eks-node-monitoring-agent")
-"""What becomes ready only on nodes. Node repair learns of GPU faults from the last."""
+NODE_MONITORING_ADDON: Final = "eks-node-monitoring-agent"
+"""From it, node repair learns of GPU faults."""
+
+ADDONS_ON_NODES: Final = ("coredns", "metrics-server", NODE_MONITORING_ADDON)
+"""What becomes ready only on nodes."""
+
+# The agent asks a server of DCGM on the node, whose pods tolerate no taint by themselves. Without
+# one it calls the GPUs broken, and node repair replaces the node, again and again.
+# https://github.com/aws/containers-roadmap/issues/2567
+_ADDON_SETTINGS: Final = {
+    NETWORK_ADDON: {"enableNetworkPolicy": "true"},
+    NODE_MONITORING_ADDON: {"dcgmAgent": {"tolerations": [{"operator": "Exists"}]}},
+}
 
 _KEY_DELETION_DAYS: Final = 30
 _SYSTEM_ROOT_VOLUME_GIB: Final = 50
@@ -241,7 +252,6 @@ class GpuCluster(pulumi.ComponentResource):
             NETWORK_ADDON,
             cluster,
             depends_on=[grant],
-            configuration_values=json.dumps({"enableNetworkPolicy": "true"}),
             pod_identity_associations=[{"service_account": "aws-node", "role_arn": role.arn}],
         )
         others = [self._addon(name, addon, cluster) for addon in ADDONS_BEFORE_NODES]
@@ -260,11 +270,13 @@ class GpuCluster(pulumi.ComponentResource):
         depends_on: list[pulumi.Resource] | None = None,
         **further: Any,
     ) -> eks.Addon:
+        settings = _ADDON_SETTINGS.get(addon)
         return eks.Addon(
             f"{name}-{addon}",
             cluster_name=cluster.name,
             addon_name=addon,
             addon_version=self._args.addon_versions.get(addon),
+            configuration_values=json.dumps(settings) if settings else None,
             # What is declared here wins over what somebody changed in the cluster.
             resolve_conflicts_on_create="OVERWRITE",
             resolve_conflicts_on_update="OVERWRITE",

@@ -23,6 +23,8 @@ NO_SCHEDULE: Final = "NoSchedule"
 _AUTOSCALER_LABEL: Final = "k8s.amazonaws.com/accelerator"
 # https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/cloudprovider/aws/README.md#auto-discovery-setup
 _AUTOSCALER_RESOURCE_TAG: Final = "k8s.io/cluster-autoscaler/node-template/resources/"
+_DISK_PERCENT_FOR_PODS: Final = 85
+"""Of a node's disk; the rest is kept from pods by the kubelet, or taken by the system."""
 
 _EKS_EFFECTS: Final = {NO_SCHEDULE: "NO_SCHEDULE"}
 """The EKS API spells the effects otherwise than Kubernetes does."""
@@ -59,11 +61,22 @@ class NodeView:
     gpu_resources: int
     """How many of it a node has."""
 
+    disk_gib: int
+    """Disk that pods can reserve on a node, at least."""
+
     @property
     def autoscaler_tags(self) -> dict[str, str]:
-        """Tags of the node group by which the Cluster Autoscaler knows the GPUs of nodes that do
-        not exist yet; of slices it knows nothing else."""
-        return {f"{_AUTOSCALER_RESOURCE_TAG}{self.gpu_resource}": str(self.gpu_resources)}
+        """Tags of the node group by which the Cluster Autoscaler knows nodes that do not exist yet.
+
+        By itself it takes them to have no disk, and the whole GPUs of their instance type, even
+        where these are divided.
+        """
+        resources = {
+            contract.GPU_RESOURCE: "0",
+            self.gpu_resource: str(self.gpu_resources),
+            "ephemeral-storage": f"{self.disk_gib}Gi",
+        }
+        return {f"{_AUTOSCALER_RESOURCE_TAG}{name}": has for name, has in resources.items()}
 
 
 def node_view(args: GpuNodeGroupArgs) -> NodeView:
@@ -84,7 +97,13 @@ def node_view(args: GpuNodeGroupArgs) -> NodeView:
         labels[contract.MIG_CONFIG_LABEL] = f"all-{args.mig_profile}"
         resource = f"{contract.MIG_RESOURCE_PREFIX}{args.mig_profile}"
         count = gpus * MIG_PROFILES[accelerator][args.mig_profile]
-    return NodeView({**labels, **args.labels}, _taints(args.node_type), resource, count)
+    return NodeView(
+        labels={**labels, **args.labels},
+        taints=_taints(args.node_type),
+        gpu_resource=resource,
+        gpu_resources=count,
+        disk_gib=args.root_volume_gib * _DISK_PERCENT_FOR_PODS // 100,
+    )
 
 
 def _taints(node_type: str) -> tuple[NodeTaint, ...]:

@@ -23,14 +23,15 @@ spec:
 # itself. The kubelet requires it: a node without its slices does not join.
 # From Hopper on, MIG mode needs no reset of the GPU.
 # https://docs.nvidia.com/datacenter/tesla/mig-user-guide/getting-started-with-mig.html
-# User data runs before nodeadm starts the kubelet.
+# User data runs before nodeadm starts the kubelet. The driver is loaded by one of two units, by the
+# age of the image: https://github.com/awslabs/amazon-eks-ami/tree/main/templates/al2023/runtime/gpu
 _MIG_SCRIPT: Final = """\
 #!/bin/bash
 set -euo pipefail
 cat >/etc/systemd/system/mig-slices.service <<'UNIT'
 [Unit]
 Description=Divide each GPU into slices of {profile}
-After=nvidia-kmod-load.service nvidia-persistenced.service
+After=nvidia-kmod-load.service nvidia-setup.service nvidia-persistenced.service
 Before=kubelet.service
 [Service]
 Type=oneshot
