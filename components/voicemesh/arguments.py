@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin
 
 import pulumi
 
@@ -35,6 +38,19 @@ class Faults:
     def __init__(self, component: str) -> None:
         self._component = component
         self._found: list[tuple[str, str]] = []
+
+    @staticmethod
+    def of(arguments: Any) -> Faults:
+        """The faults of a component's arguments, none so far.
+
+        Raises:
+            ArgumentsError: something is no list, mapping or class of arguments where one belongs;
+                whatever looks into it would fail, or take a text for a list of its letters.
+        """
+        faults = Faults(type(arguments).__name__.removesuffix("Args"))
+        faults._found += _misfits(type(arguments), arguments, "")
+        faults.raise_any()
+        return faults
 
     def require(self, holds: bool, path: str, value: object, allowed: str) -> None:
         """Notes a fault of the argument at `path` unless `holds`."""
@@ -90,3 +106,57 @@ class Faults:
 def is_known(value: object) -> bool:
     """Whether an input is a plain value, not an output that resolves later."""
     return not isinstance(value, pulumi.Output) and not hasattr(value, "__await__")
+
+
+def _misfits(annotation: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Where a value has not the form that its annotation asks for, and why."""
+    if not is_known(value) or (value is None and NoneType in _choices(annotation)):
+        return
+    for choice in _choices(annotation):
+        kind = get_origin(choice) or choice
+        if kind is Sequence:
+            yield from _misfits_in_list(choice, value, path)
+        elif kind is Mapping:
+            yield from _misfits_in_mapping(choice, value, path)
+        elif is_dataclass(kind):
+            yield from _misfits_in_class(kind, value, path)
+
+
+def _misfits_in_list(annotation: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, f"is {value!r}; allowed: a list, as in [{value!r}]"
+    elif not isinstance(value, Sequence):
+        yield path, f"is {_kind(value)}; allowed: a list"
+    else:
+        for index, entry in enumerate(value):
+            yield from _misfits(get_args(annotation)[0], entry, f"{path}[{index}]")
+
+
+def _misfits_in_mapping(annotation: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, Mapping):
+        yield path, f"is {_kind(value)}; allowed: a mapping"
+        return
+    entries = get_args(annotation)[1]
+    for key, entry in value.items():
+        if str in _choices(entries) and is_known(entry) and not isinstance(entry, str):
+            yield f"{path}[{key}]", f"is {_kind(entry)}; allowed: a text"
+        yield from _misfits(entries, entry, f"{path}[{key}]")
+
+
+def _misfits_in_class(class_: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, class_):
+        yield path, f"is {_kind(value)}; allowed: {class_.__name__}(…)"
+        return
+    for field in fields(class_):
+        place = f"{path}.{field.name}" if path else field.name
+        yield from _misfits(field.type, getattr(value, field.name), place)
+
+
+def _choices(annotation: Any) -> Sequence[Any]:
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if is_union else [annotation]
+
+
+def _kind(value: Any) -> str:
+    """Not the value, since there may be a secret in it."""
+    return "None" if value is None else f"of type {type(value).__name__}"

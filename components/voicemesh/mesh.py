@@ -109,7 +109,7 @@ class IstioMeshArgs:
     """What each sidecar requests; it counts against its namespace's quota."""
 
     def __post_init__(self) -> None:
-        faults = Faults("IstioMesh")
+        faults = Faults.of(self)
         self.charts.check(faults, "charts")
         faults.at_least(1, "max_stream_seconds", self.max_stream_seconds)
         faults.at_least(1, "istiod_replicas", self.istiod_replicas)

@@ -19,7 +19,7 @@ class UniqueNameArgs:
     """What the name begins with, up to 54 of a-z, 0-9 and '-'; with another, all of it changes."""
 
     def __post_init__(self) -> None:
-        faults = Faults("UniqueName")
+        faults = Faults.of(self)
         faults.dns_label("prefix", self.prefix)
         faults.require(len(self.prefix) <= 54, "prefix", self.prefix, "up to 54 characters")
         faults.raise_any()

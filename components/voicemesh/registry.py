@@ -52,7 +52,7 @@ class ImageRegistryArgs:
     """Tags of repositories and key."""
 
     def __post_init__(self) -> None:
-        faults = Faults("ImageRegistry")
+        faults = Faults.of(self)
         faults.require(
             len(self.repositories) > 0, "repositories", self.repositories, "at least one"
         )

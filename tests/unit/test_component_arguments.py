@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import FrozenInstanceError, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any, cast, get_origin
 
 import pulumi
 import pytest
@@ -29,6 +29,7 @@ from voicemesh import (
     TtsVoiceServiceArgs,
     VoiceStorageArgs,
     VoiceVariant,
+    package,
 )
 from voicemesh.testing import record
 
@@ -288,6 +289,69 @@ def test_a_fault_is_reported_with_component_argument_value_and_what_is_allowed(
         replace(VALID[args_class], **change)
     component = args_class.__name__.removesuffix("Args")
     assert f"{component}: {message}" in str(refusal.value)
+
+
+FORMS = [
+    (
+        TtsVoiceServiceArgs,
+        {"hosts": "tts.example.com"},
+        "hosts is 'tts.example.com'; allowed: a list, as in ['tts.example.com']",
+    ),
+    (TtsVoiceServiceArgs, {"hosts": None}, "hosts is None; allowed: a list"),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": STABLE},
+        "variants is of type VoiceVariant; allowed: a list",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [STABLE, {"name": "canary"}]},
+        "variants[1] is of type dict; allowed: VoiceVariant(…)",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [replace(STABLE, size=(1, 2))]},
+        "variants[0].size is of type tuple; allowed: ComputeSize(…)",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"variants": [replace(STABLE, environment={"SPEECH_MAX_QUEUE": 10})]},
+        "variants[0].environment[SPEECH_MAX_QUEUE] is of type int; allowed: a text",
+    ),
+    (TtsVoiceServiceArgs, {"outputs": "s3"}, "outputs is of type str; allowed: OutputStorage(…)"),
+    (TenantNamespaceArgs, {"quota": None}, "quota is None; allowed: TenantQuota(…)"),
+    (
+        TenantNamespaceArgs,
+        {"quota": TenantQuota(4, 8, 20, gpus=cast(Any, 4))},
+        "quota.gpus is of type int; allowed: a mapping",
+    ),
+    (
+        PublicGatewayArgs,
+        {"hosts": [{"name": "tts.example.com", "private_key": "hunter2"}]},
+        "hosts[0] is of type dict; allowed: GatewayHost(…)",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("args_class", "change", "message"), FORMS, ids=[message for _, _, message in FORMS]
+)
+def test_what_has_not_the_form_of_the_argument_is_refused_before_anything_looks_into_it(
+    args_class: type, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ArgumentsError) as refusal:
+        replace(VALID[args_class], **change)
+    assert str(refusal.value) == f"{args_class.__name__.removesuffix('Args')}: {message}"
+
+
+@pytest.mark.parametrize("component", package.components(), ids=lambda class_: class_.__name__)
+def test_every_component_refuses_a_text_in_place_of_a_list(component: package.Component) -> None:
+    arguments = package.arguments_class(component)
+    known = dict.fromkeys((f.name for f in fields(arguments) if package.is_required(f)), "known")
+    lists = [f.name for f in fields(arguments) if get_origin(f.type) is Sequence]
+    for name in lists:
+        with pytest.raises(ArgumentsError, match=rf"\b{name} is 'known'; allowed: a list"):
+            arguments(**{**known, name: "known"})
 
 
 def test_all_faults_are_reported_together_with_their_paths() -> None:

@@ -53,6 +53,6 @@ class ClusterAddonsArgs:
     """Versions of the charts."""
 
     def __post_init__(self) -> None:
-        faults = Faults("ClusterAddons")
+        faults = Faults.of(self)
         self.versions.check(faults, "versions")
         faults.raise_any()

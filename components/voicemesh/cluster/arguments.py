@@ -116,7 +116,7 @@ class GpuClusterArgs:
     """Tags of everything that AWS can tag."""
 
     def __post_init__(self) -> None:
-        faults = Faults("GpuCluster")
+        faults = Faults.of(self)
         faults.matches(
             _CLUSTER_NAME, "cluster_name", self.cluster_name, "up to 100 letters, digits, '-', '_'"
         )

@@ -128,7 +128,7 @@ class GpuNodeGroupArgs:
     """Tags of the group, its instances, their volumes, and the reservation."""
 
     def __post_init__(self) -> None:
-        faults = Faults("GpuNodeGroup")
+        faults = Faults.of(self)
         check_instance_types(faults, "instance_types", self.instance_types)
         faults.at_least(0, "min_size", self.min_size)
         check_sizes(faults, "", self.min_size, self.max_size)

@@ -219,7 +219,7 @@ class TtsVoiceServiceArgs:
     """Where audio that outlives its request is put; None for nowhere."""
 
     def __post_init__(self) -> None:
-        faults = Faults("TtsVoiceService")
+        faults = Faults.of(self)
         faults.dns_label("namespace", self.namespace)
         if self.service_name is not None:
             faults.dns_label("service_name", self.service_name)

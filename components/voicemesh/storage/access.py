@@ -41,7 +41,7 @@ class VoiceStorageAccessArgs:
     """Tags of role and association."""
 
     def __post_init__(self) -> None:
-        faults = Faults("VoiceStorageAccess")
+        faults = Faults.of(self)
         faults.dns_label("namespace", self.namespace)
         faults.dns_label("service_account", self.service_account)
         faults.dns_label("tenant", self.tenant)

@@ -45,7 +45,7 @@ class VoiceStorageArgs:
     """Tags of bucket and key."""
 
     def __post_init__(self) -> None:
-        faults = Faults("VoiceStorage")
+        faults = Faults.of(self)
         if isinstance(self.bucket_name, str):
             fits = len(self.bucket_name) in _BUCKET_NAME_LENGTH
             faults.require(fits, "bucket_name", self.bucket_name, "3 to 63 characters")

@@ -70,7 +70,7 @@ class VoiceVolumeArgs:
     """Whether the claim is protected: `pulumi destroy` then refuses to touch it."""
 
     def __post_init__(self) -> None:
-        faults = Faults("VoiceVolume")
+        faults = Faults.of(self)
         faults.dns_label("namespace", self.namespace)
         faults.require(bool(self.storage_class), "storage_class", self.storage_class, "a name")
         empty = self.cleanup_image == ""

@@ -110,11 +110,9 @@ class TenantNetwork:
         """Notes names of namespaces and blocks of addresses that are none."""
         for name in ("gateway_namespace", "monitoring_namespace", "telemetry_namespace"):
             faults.dns_label(f"{path}.{name}", getattr(self, name))
-        for index, namespace in _entries(
-            faults, f"{path}.caller_namespaces", self.caller_namespaces
-        ):
+        for index, namespace in enumerate(self.caller_namespaces):
             faults.dns_label(f"{path}.caller_namespaces[{index}]", namespace)
-        for index, cidr in _entries(faults, f"{path}.https_cidrs", self.https_cidrs):
+        for index, cidr in enumerate(self.https_cidrs):
             addresses.check_block(faults, f"{path}.https_cidrs[{index}]", cidr)
         for index, egress in enumerate(self.egress):
             egress.check(faults, f"{path}.egress[{index}]")
@@ -149,7 +147,7 @@ class TenantNamespaceArgs:
     """Groups of Kubernetes users who look on: workloads, logs, events, routes, but no Secrets."""
 
     def __post_init__(self) -> None:
-        faults = Faults("TenantNamespace")
+        faults = Faults.of(self)
         faults.dns_label("name", self.name)
         self.quota.check(faults, "quota")
         self.container_default.check(faults, "container_default")
@@ -160,17 +158,9 @@ class TenantNamespaceArgs:
 
 
 def _check_groups(faults: Faults, path: str, groups: Sequence[str]) -> None:
-    for index, group in _entries(faults, path, groups):
+    for index, group in enumerate(groups):
         # Groups such as system:authenticated are everyone's, or nobody's to give away.
         is_own = bool(group) and not group.startswith("system:")
         allowed = "a group of your own, not one of Kubernetes (system:…)"
         faults.require(is_own, f"{path}[{index}]", group, allowed)
-    if not isinstance(groups, str):
-        faults.unique(path, list(groups), "group")
-
-
-def _entries(faults: Faults, path: str, values: Sequence[str]) -> list[tuple[int, str]]:
-    """The values with their places; a text is not taken for a list of its letters."""
-    is_text = isinstance(values, str)
-    faults.require(not is_text, path, values, f"a list, as in [{values!r}]")
-    return [] if is_text else list(enumerate(values))
+    faults.unique(path, list(groups), "group")
