@@ -268,6 +268,24 @@ def public_routes_are_bound_to_a_gateway_that_has_their_hosts(
                     yield f"{routes.name}: {host} is not served by {gateway}"
 
 
+def clients_keep_their_addresses(recording: Recording) -> Iterator[str]:
+    """Neither a node nor the load balancer puts its own in place of the client's."""
+    for release in recording.of_type(RELEASE):
+        service = release.inputs["values"].get("service", {})
+        if service.get("type") not in ("LoadBalancer", "NodePort"):
+            continue
+        if service.get("externalTrafficPolicy") != "Local":
+            yield f"{release.name}: nodes pass on with their own address"
+        prefix = "service.beta.kubernetes.io/aws-load-balancer-"
+        annotations = service.get("annotations", {})
+        by_address = annotations.get(f"{prefix}nlb-target-type") == "ip"
+        attributes = annotations.get(f"{prefix}target-group-attributes", "").split(",")
+        # An NLB does it by default for instances only:
+        # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/edit-target-group-attributes.html
+        if by_address and "preserve_client_ip.enabled=true" not in attributes:
+            yield f"{release.name}: the load balancer passes on with its own address"
+
+
 def no_metrics_in_public(recording: Recording) -> Iterator[str]:
     for routes in recording.of_type(VIRTUAL_SERVICE):
         spec = routes.inputs["spec"]
@@ -296,7 +314,7 @@ def pods_meet_the_restricted_standard(recording: Recording) -> Iterator[str]:
             yield f"{deployment.name} has no seccomp profile for its whole pod"
         if not context.get("runAsNonRoot"):
             yield f"{deployment.name} may run as root"
-        for container in pod["containers"]:
+        for container in [*(pod.get("initContainers") or []), *pod["containers"]]:
             own = container.get("securityContext", {})
             if own.get("allowPrivilegeEscalation") is not False:
                 yield f"{deployment.name} allows privilege escalation"
@@ -357,9 +375,7 @@ def workloads_fit_their_quota(recording: Recording) -> Iterator[str]:
         for deployment in recording.of_type(DEPLOYMENT):
             if deployment.inputs["metadata"]["namespace"] == namespace:
                 _, most = _replicas(recording, deployment)
-                one = _amounts(sidecar) + Counter({"pods": 1})
-                for container in _pod(deployment)["containers"]:
-                    one += _amounts(container["resources"]["requests"])
+                one = _amounts(sidecar) + Counter({"pods": 1}) + _requested(_pod(deployment))
                 needs += Counter({name: most * amount for name, amount in one.items()})
         hard = quota.inputs["spec"]["hard"]
         allowed = _amounts({key.removeprefix("requests."): v for key, v in hard.items()})
@@ -426,6 +442,16 @@ def _replicas(recording: Recording, deployment: Registration) -> tuple[int, int]
     if autoscaler.type == SCALED_OBJECT:
         return spec["minReplicaCount"], spec["maxReplicaCount"]
     return spec["minReplicas"], spec["maxReplicas"]
+
+
+def _requested(pod: Mapping[str, Any]) -> Counter[str]:
+    """What counts is what runs at the same time: all containers, or one before they start."""
+    together: Counter[str] = Counter()
+    for container in pod["containers"]:
+        together += _amounts(container["resources"]["requests"])
+    for container in pod.get("initContainers") or []:
+        together |= _amounts(container["resources"]["requests"])
+    return together
 
 
 def _amounts(quantities: Mapping[str, str]) -> Counter[str]:

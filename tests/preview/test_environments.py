@@ -15,6 +15,7 @@ from tests.preview.rules import (
     DESTINATION_RULE,
     EKS,
     QUOTA,
+    RELEASE,
     SCALED_OBJECT,
     VIRTUAL_SERVICE,
     Rule,
@@ -60,6 +61,7 @@ INVARIANTS: list[Rule] = [
     rules.every_subset_has_pods,
     rules.every_route_leads_to_a_subset,
     rules.public_routes_are_bound_to_a_gateway_that_has_their_hosts,
+    rules.clients_keep_their_addresses,
     rules.no_metrics_in_public,
     rules.no_request_is_run_twice,
     rules.pods_meet_the_restricted_standard,
@@ -146,6 +148,19 @@ FAULTS: list[tuple[Rule, str, Fault]] = [
         _inputs(DESTINATION_RULE, lambda inputs: inputs["spec"]["subsets"].pop()),
     ),
     (
+        rules.clients_keep_their_addresses,
+        "prod",
+        _inputs(
+            RELEASE,
+            lambda inputs: (
+                inputs["values"]
+                .get("service", {})
+                .get("annotations", {})
+                .pop("service.beta.kubernetes.io/aws-load-balancer-target-group-attributes", None)
+            ),
+        ),
+    ),
+    (
         rules.no_metrics_in_public,
         "staging",
         _inputs(
@@ -162,6 +177,17 @@ FAULTS: list[tuple[Rule, str, Fault]] = [
         rules.workloads_fit_their_quota,
         "prod",
         _inputs(QUOTA, lambda inputs: inputs["spec"]["hard"].update({"requests.cpu": "1"})),
+    ),
+    (
+        rules.workloads_fit_their_quota,
+        "prod",
+        _inputs(
+            DEPLOYMENT,
+            lambda inputs: [
+                container["resources"]["requests"].update(cpu="30")
+                for container in inputs["spec"]["template"]["spec"].get("initContainers", [])
+            ],
+        ),
     ),
     (rules.stateful_resources_are_protected, "prod-cluster", _options(BUCKET, protect=False)),
     (
