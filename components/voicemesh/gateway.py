@@ -30,6 +30,11 @@ CONNECTION_IDLE_SECONDS: Final = 60
 time-outs of cloud load balancers (350 s for an NLB), which drop connections without a word, and it
 bounds how long an idle client can keep a gateway pod that ends."""
 
+LOAD_BALANCER_LAG_SECONDS: Final = 180
+"""For this long a load balancer may lead new connections to a pod that ends: an NLB does so for up
+to three minutes (https://github.com/istio/istio/issues/35964). A proxy without connections would
+be gone after five seconds."""
+
 _MIN_NODE_PORT: Final = 30000
 _MAX_NODE_PORT: Final = 32767
 
@@ -221,6 +226,7 @@ class PublicGateway(pulumi.ComponentResource):
 
 def gateway_values(name: str, args: PublicGatewayArgs) -> dict[str, Any]:
     """Values of the chart `gateway`."""
+    lag = LOAD_BALANCER_LAG_SECONDS if args.service_type is ServiceType.LOAD_BALANCER else 0
     return {
         "imagePullPolicy": "IfNotPresent",
         "labels": {"app": name, "istio": name},
@@ -228,8 +234,11 @@ def gateway_values(name: str, args: PublicGatewayArgs) -> dict[str, Any]:
         "autoscaling": {"enabled": False},
         "podDisruptionBudget": {"minAvailable": 1},
         "resources": {"requests": args.size.requests},
-        "env": {"ISTIO_META_IDLE_TIMEOUT": f"{CONNECTION_IDLE_SECONDS}s"},
-        "terminationGracePeriodSeconds": args.max_stream_seconds + DRAIN_MARGIN_SECONDS,
+        "env": {
+            "ISTIO_META_IDLE_TIMEOUT": f"{CONNECTION_IDLE_SECONDS}s",
+            **({"MINIMUM_DRAIN_DURATION": f"{lag}s"} if lag else {}),
+        },
+        "terminationGracePeriodSeconds": lag + args.max_stream_seconds + DRAIN_MARGIN_SECONDS,
         # The chart's own securityContext has the sysctl but no seccompProfile: `restricted` asks
         # for one.
         "securityContext": {

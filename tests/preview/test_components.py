@@ -186,6 +186,19 @@ class TestGateway:
         values = gateway(max_stream_seconds=900).one(RELEASE).inputs["values"]
         assert values["terminationGracePeriodSeconds"] > 900
 
+    def test_pods_that_end_wait_for_connections_of_a_load_balancer_that_has_not_noticed(
+        self,
+    ) -> None:
+        values = gateway(max_stream_seconds=900).one(RELEASE).inputs["values"]
+        waits = int(values["env"]["MINIMUM_DRAIN_DURATION"].removesuffix("s"))
+        assert waits >= 180
+        # A stream may begin at the end of it.
+        assert values["terminationGracePeriodSeconds"] > waits + 900
+
+    def test_pods_that_no_load_balancer_knows_need_not_wait(self) -> None:
+        recording = gateway(service_type=ServiceType.NODE_PORT)
+        assert "MINIMUM_DRAIN_DURATION" not in recording.one(RELEASE).inputs["values"]["env"]
+
     def test_the_load_balancers_address_is_looked_up_only_once_it_can_exist(self) -> None:
         assert _reads_of_gateway(preview=True) == [rpc.UNKNOWN]
         assert _reads_of_gateway(preview=False) == ["istio-ingress/public"]
