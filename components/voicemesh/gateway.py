@@ -123,7 +123,7 @@ class PublicGatewayArgs:
     """Longest stream, in seconds; a pod that ends serves its streams for this long."""
 
     def __post_init__(self) -> None:
-        faults = Faults("PublicGateway")
+        faults = Faults.of(self)
         faults.require(len(self.hosts) > 0, "hosts", self.hosts, "at least one host")
         for index, host in enumerate(self.hosts):
             host.check(faults, f"hosts[{index}]")
