@@ -7,7 +7,6 @@ import typer
 from voicemesh.cli import preflight
 
 app = typer.Typer(
-    help="Works on environments of voicemesh.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -33,10 +33,20 @@ def load_stack(stack: str, directory: Path) -> Environment:
     if not file.is_file():
         known = sorted(path.suffixes[0][1:] for path in directory.glob("Pulumi.*.yaml"))
         raise UsageError(f"there is no stack {stack!r} here; there are {', '.join(known)}")
-    prefix = f"{yaml.safe_load(project.read_text())['name']}:"
-    config = yaml.safe_load(file.read_text()).get("config", {})
+    prefix = f"{_mapping(project)['name']}:"
+    config = _mapping(file).get("config") or {}
     values = {k.removeprefix(prefix): v for k, v in config.items() if k.startswith(prefix)}
     return _load(values, directory)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file.name} is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{file.name} has no keys, but is {content!r}")
+    return content
 
 
 def _load(values: dict[str, Any], directory: Path) -> Environment:

@@ -56,7 +56,9 @@ def planned_nodes(environment: Environment) -> tuple[str, list[PlannedNodes]]:
 
     eks = environment.eks
     if eks is None:
-        raise UsageError("the stack makes no cluster: it has no section 'eks'")
+        owner = environment.cluster_stack
+        elsewhere = f"; {owner} makes the one that it runs on" if owner else ""
+        raise UsageError(f"the stack makes no cluster: it has no section 'eks'{elsewhere}")
     cluster = cluster_args(eks, "preflight")
     groups = [
         PlannedNodes.of_group(group.name, planned_node_group_args(eks, group))
