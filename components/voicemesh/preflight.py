@@ -260,18 +260,26 @@ def ask_account(plan: Sequence[PlannedNodes], region: str, client: Callable[[str
     return Account(
         number=client("sts").get_caller_identity()["Account"],
         region=region,
-        quotas=_quotas(client("service-quotas"), sorted(codes)),
+        quotas=applied_quotas(client("service-quotas"), sorted(codes)),
         vcpus=_vcpus(ec2, sorted(offered)),
         offered=offered,
         reservations=_reservations(ec2, reservations),
     )
 
 
-def _quotas(client: Any, codes: Sequence[str]) -> dict[str, float]:
-    return {
-        code: client.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
-        for code in codes
-    }
+def applied_quotas(client: Any, codes: Sequence[str]) -> dict[str, float]:
+    """What the account may run, by quota code, asked with a client of service-quotas."""
+    return {code: _quota(client, code) for code in codes}
+
+
+def _quota(client: Any, code: str) -> float:
+    wanted = {"ServiceCode": "ec2", "QuotaCode": code}
+    try:
+        answer = client.get_service_quota(**wanted)
+    except client.exceptions.NoSuchResourceException:
+        # Nobody ever asked for another value than every account has.
+        answer = client.get_aws_default_service_quota(**wanted)
+    return answer["Quota"]["Value"]
 
 
 def _offered(ec2: Any, types: Sequence[str]) -> dict[str, frozenset[str]]:

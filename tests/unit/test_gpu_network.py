@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from voicemesh.cluster.names import (
     account_of,
     cluster_access_policy_arn,
+    endpoint_service,
     kubeconfig,
     managed_policy_arn,
     partition_of,
@@ -74,6 +75,22 @@ def test_arns_start_with_the_partition_of_their_region(region: str, partition: s
     assert partition_of(region) == partition
     assert managed_policy_arn(partition, "P") == f"arn:{partition}:iam::aws:policy/P"
     assert cluster_access_policy_arn(partition, "P").startswith(f"arn:{partition}:eks::aws:")
+
+
+@pytest.mark.parametrize(
+    ("region", "service", "name"),
+    [
+        ("us-east-1", "ecr.api", "com.amazonaws.us-east-1.ecr.api"),
+        ("us-east-1", "s3", "com.amazonaws.us-east-1.s3"),
+        ("cn-north-1", "ecr.api", "cn.com.amazonaws.cn-north-1.ecr.api"),
+        ("cn-north-1", "s3", "com.amazonaws.cn-north-1.s3"),
+        ("cn-north-1", "kms", "com.amazonaws.cn-north-1.kms"),
+    ],
+)
+def test_an_endpoint_asks_for_its_service_by_the_name_it_has_in_the_region(
+    region: str, service: str, name: str
+) -> None:
+    assert endpoint_service(region, service) == name
 
 
 def test_the_account_is_read_from_an_arn() -> None:

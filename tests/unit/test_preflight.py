@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 from typer.testing import CliRunner
@@ -28,6 +29,7 @@ from voicemesh.preflight import (
     Account,
     PlannedNodes,
     Reservation,
+    applied_quotas,
     ask_account,
     findings,
     quota_of,
@@ -261,6 +263,29 @@ def test_the_account_is_asked_for_quotas_zones_and_reservations() -> None:
 
 
 @mock_aws
+def test_a_quota_that_was_never_changed_is_the_one_of_every_account() -> None:
+    keys = {"aws_access_key_id": "access", "aws_secret_access_key": "secret"}
+    client = boto3.Session(region_name=REGION, **keys).client("service-quotas")
+    wanted = {"ServiceCode": "ec2", "QuotaCode": "L-C4BD4855"}
+    with Stubber(client) as stubber:
+        stubber.add_client_error(
+            "get_service_quota", "NoSuchResourceException", expected_params=wanted
+        )
+        default = {"Quota": {"QuotaCode": "L-C4BD4855", "Value": 0.0}}
+        stubber.add_response("get_aws_default_service_quota", default, wanted)
+        assert applied_quotas(client, ["L-C4BD4855"]) == {"L-C4BD4855": 0.0}
+        stubber.assert_no_pending_responses()
+
+
+def test_a_refusal_is_not_taken_for_a_quota() -> None:
+    keys = {"aws_access_key_id": "access", "aws_secret_access_key": "secret"}
+    client = boto3.Session(region_name=REGION, **keys).client("service-quotas")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("get_service_quota", "AccessDeniedException")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            applied_quotas(client, ["L-C4BD4855"])
+
+
 def test_moto_answers_what_it_knows_as_aws_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voicemesh.preflight._quotas", lambda _client, _codes: {})
     plan = (
@@ -350,7 +375,10 @@ class TestCommand:
     def test_a_stack_that_makes_no_cluster_is_refused(self) -> None:
         done = self.run("--stack", "prod")
         assert done.exit_code == 1
-        assert "the stack makes no cluster: it has no section 'eks'" in done.stderr
+        assert done.stderr == (
+            "error: the stack makes no cluster: it has no section 'eks'; "
+            "organization/voicemesh/prod-cluster makes the one that it runs on\n"
+        )
 
     def test_an_unknown_stack_is_refused_with_those_there_are(self) -> None:
         done = self.run("--stack", "production")
@@ -366,17 +394,26 @@ class TestCommand:
         assert done.exit_code == 1
         assert "is no checkout of voicemesh: run this where Pulumi.yaml" in done.stderr
 
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (FAULTY, "the configuration is faulty:\nvoicemesh:eksx: unknown key"),
+            ("", "the configuration is faulty:\nvoicemesh:layers: missing"),
+            ("config:\n", "the configuration is faulty:\nvoicemesh:layers: missing"),
+            ("config:\n  voicemesh:layers: [cluster\n", "Pulumi.x.yaml is no YAML: while parsing"),
+            ("voicemesh\n", "Pulumi.x.yaml has no keys, but is 'voicemesh'"),
+        ],
+    )
     def test_a_faulty_configuration_is_reported_as_the_program_reports_it(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str
     ) -> None:
         (tmp_path / "infra").symlink_to(ROOT / "infra")
         (tmp_path / "Pulumi.yaml").write_text("name: voicemesh\n")
-        (tmp_path / "Pulumi.x.yaml").write_text(FAULTY)
+        (tmp_path / "Pulumi.x.yaml").write_text(text)
         monkeypatch.chdir(tmp_path)
         done = self.run("--stack", "x")
         assert done.exit_code == 1
-        assert "error: the configuration is faulty" in done.stderr
-        assert "voicemesh:eksx: unknown key" in done.stderr
+        assert done.stderr.startswith(f"error: {message}")
 
     def test_the_command_is_found_among_others(self) -> None:
         assert "preflight" in CliRunner().invoke(app, ["--help"]).output

@@ -8,6 +8,10 @@ from typing import Final
 _PARTITIONS: Final = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
 """By the start of a region's name; everywhere else it is `aws`."""
 
+_WITHOUT_CHINAS_PREFIX: Final = ("s3", "kms", "logs")
+"""What VPCs in China reach by the same name as elsewhere: `aws ec2 describe-vpc-endpoint-services`
+lists them all."""
+
 
 def partition_of(region: str) -> str:
     """The partition of AWS to which a region belongs, with which its ARNs start."""
@@ -18,6 +22,13 @@ def partition_of(region: str) -> str:
 def account_of(arn: str) -> str:
     """The account's number in an ARN."""
     return arn.split(":")[4]
+
+
+def endpoint_service(region: str, service: str) -> str:
+    """The name by which a VPC's endpoint asks for a service; `s3` for a gateway endpoint."""
+    name = f"com.amazonaws.{region}.{service}"
+    plain = partition_of(region) != "aws-cn" or service in _WITHOUT_CHINAS_PREFIX
+    return name if plain else f"cn.{name}"
 
 
 def managed_policy_arn(partition: str, policy: str) -> str:

@@ -10,6 +10,7 @@ import pulumi
 from pulumi_aws import ec2, vpc
 
 from voicemesh.cluster.arguments import GpuClusterArgs, NatGateways
+from voicemesh.cluster.names import endpoint_service
 from voicemesh.cluster.subnets import plan_subnets
 from voicemesh.component import after, child_options
 
@@ -170,7 +171,7 @@ class _Builder:
         s3 = ec2.VpcEndpoint(
             f"{self._name}-s3",
             vpc_id=self._vpc.id,
-            service_name=self._service("s3"),
+            service_name=endpoint_service(self._args.region, "s3"),
             vpc_endpoint_type="Gateway",
             route_table_ids=[table.id for table in tables],
             tags=self._tags("s3"),
@@ -210,7 +211,7 @@ class _Builder:
         return ec2.VpcEndpoint(
             f"{self._name}-{service}",
             vpc_id=self._vpc.id,
-            service_name=self._service(service),
+            service_name=endpoint_service(self._args.region, service),
             vpc_endpoint_type="Interface",
             private_dns_enabled=True,
             subnet_ids=[subnet.id for subnet in subnets.values()],
@@ -218,10 +219,6 @@ class _Builder:
             tags=self._tags(service),
             opts=self._options(),
         )
-
-    def _service(self, service: str) -> str:
-        start = "cn.com.amazonaws" if self._args.region.startswith("cn-") else "com.amazonaws"
-        return f"{start}.{self._args.region}.{service}"
 
     def _tags(self, part: str = "", further: Mapping[str, str] | None = None) -> dict[str, str]:
         shown = f"{self._args.cluster_name}-{part}" if part else self._args.cluster_name
