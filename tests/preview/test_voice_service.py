@@ -13,6 +13,7 @@ import pytest
 from tests.preview import rules
 from tests.preview.rules import DEPLOYMENT, DESTINATION_RULE, VIRTUAL_SERVICE, Rule, mutated
 from voicemesh import (
+    ArgumentsError,
     Autoscaling,
     ComputeSize,
     ModelWeights,
@@ -646,6 +647,13 @@ def test_services_beside_each_other_share_no_object_and_no_pod() -> None:
     same_name = recorded(speech=SMALL, another=replace(SMALL, service_name="speech"))
     assert list(rules.no_object_is_declared_twice(same_name)) != []
     assert list(a_deployment_owns_its_pods_alone(same_name)) != []
+
+
+def test_a_component_whose_name_no_service_can_have_is_refused() -> None:
+    options = {"Speech": "a letter first", "s" * 40: "up to 39 characters"}
+    for name, allowed in options.items():
+        with pytest.raises(ArgumentsError, match=rf"^TtsVoiceService: name is '{name}'.*{allowed}"):
+            TtsVoiceService(name, SMALL)
 
 
 def _within(recording: Recording, namespace: str) -> Recording:

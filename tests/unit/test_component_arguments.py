@@ -112,6 +112,16 @@ REFUSALS = [
     (TtsVoiceServiceArgs, {"variants": []}, "variants is []; allowed: at least one variant"),
     (
         TtsVoiceServiceArgs,
+        {"service_name": "1-voice"},
+        "service_name is '1-voice'; allowed: up to 63 of a-z, 0-9 and '-', a letter first",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"service_name": "v" * 34},
+        f"service_name is '{'v' * 34}'; allowed: up to 33 characters, beside the names of",
+    ),
+    (
+        TtsVoiceServiceArgs,
         {"variants": [STABLE]},
         "variants is '90'; allowed: weights that add up to 100",
     ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from voicemesh import ModelWeights, TtsVoiceServiceArgs, VoiceVariant
 from voicemesh.arguments import DNS_LABEL
 from voicemesh.service import pod_storage
-from voicemesh.service.arguments import VARIANT_NAME
+from voicemesh.service.arguments import LONGEST_DEPLOYMENT, VARIANT_NAME
 from voicemesh.service.autoscalers import pod_names
 from voicemesh.service.workload import (
     disruption_budget,
@@ -46,6 +46,24 @@ def test_the_autoscalers_query_means_the_pods_of_its_deployment_alone(
     assert pods.fullmatch("-".join((service, variant, *parts)))
     assert not pods.fullmatch("-".join((service, variant, "canary", *parts)))
     assert not pods.fullmatch("-".join((f"other-{service}", variant, *parts)))
+
+
+def _pod_name(deployment: str, replica_set: str) -> str:
+    """As Kubernetes makes it, which has 63 characters for it and five random ones at the end."""
+    return f"{deployment}-{replica_set}-"[:58] + "x4k2p"
+
+
+@given(st.integers(1, LONGEST_DEPLOYMENT), st.integers(0, 2**32 - 1))
+def test_the_autoscalers_query_means_the_pods_of_any_deployment_whose_name_is_allowed(
+    length: int, replica_set: int
+) -> None:
+    deployment = "d" * length
+    assert re.fullmatch(pod_names(deployment), _pod_name(deployment, str(replica_set)))
+
+
+def test_pods_of_longer_names_would_not_be_found() -> None:
+    deployment = "d" * (LONGEST_DEPLOYMENT + 1)
+    assert not re.fullmatch(pod_names(deployment), _pod_name(deployment, "4294967295"))
 
 
 @given(SIZES)

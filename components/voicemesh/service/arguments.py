@@ -15,6 +15,11 @@ from voicemesh.sizes import ComputeSize
 
 FULL_WEIGHT: Final = 100
 VARIANT_NAME: Final = re.compile(r"[a-z0-9]{1,32}")
+SERVICE_NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+LONGEST_DEPLOYMENT: Final = 46
+"""Characters in the name of a Deployment. Kubernetes cuts the name of a pod after 58, before its
+random end; a dash, the ten digits of its ReplicaSet and another dash have to be among them, since
+autoscaling tells a variant's pods by their names."""
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 IMAGE_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 SET_BY_ARGUMENTS: Final = {
@@ -143,6 +148,16 @@ class VoiceVariant:
             faults.require(label not in own, at, value, f"{own.get(label)} instead")
 
 
+def check_names(faults: Faults, path: str, service: str, variants: Sequence[VoiceVariant]) -> None:
+    """Notes a name that no Service can have, or that is too long for Deployments and their pods."""
+    allowed = "up to 63 of a-z, 0-9 and '-', a letter first, as in 'tts-a'"
+    faults.matches(SERVICE_NAME, path, service, allowed)
+    longest = max((len(str(variant.name)) for variant in variants), default=0)
+    room = LONGEST_DEPLOYMENT - longest - 1
+    allowed = f"up to {room} characters, beside the names of the variants"
+    faults.require(len(str(service)) <= room, path, service, allowed)
+
+
 @dataclass(frozen=True)
 class ConnectionLimits:
     """How much one proxy sends to one variant before it answers 503 by itself.
@@ -177,7 +192,8 @@ class TtsVoiceServiceArgs:
     """Versions that run side by side."""
 
     service_name: str | None = None
-    """Name of Service, account and routes; by default the component's name."""
+    """Name of Service, account and routes; by default the component's name. With a dash and the
+    name of any variant, at most 46 characters."""
 
     hosts: Sequence[str] = ()
     """Public host names that lead here; none for a voice that only the mesh can reach."""
@@ -222,7 +238,7 @@ class TtsVoiceServiceArgs:
         faults = Faults.of(self)
         faults.dns_label("namespace", self.namespace)
         if self.service_name is not None:
-            faults.dns_label("service_name", self.service_name)
+            check_names(faults, "service_name", self.service_name, self.variants)
         self._check_variants(faults)
         self._check_hosts(faults)
         for name in ("max_stream_seconds", "startup_seconds", "image_pull_seconds"):

@@ -8,11 +8,12 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget
 
 from voicemesh import contract
+from voicemesh.arguments import Faults
 from voicemesh.component import after, child_options
 from voicemesh.istio import DestinationRule, VirtualService
 from voicemesh.mesh import TRUST_DOMAIN
 from voicemesh.service import autoscalers, traffic, workload
-from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant
+from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant, check_names
 from voicemesh.service.keda import ScaledObject
 from voicemesh.service.scaling import Scaler
 
@@ -42,6 +43,10 @@ class TtsVoiceService(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: TtsVoiceServiceArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
+        if args.service_name is None:
+            faults = Faults("TtsVoiceService")
+            check_names(faults, "name", name, args.variants)
+            faults.raise_any()
         super().__init__("voicemesh:index:TtsVoiceService", name, {}, opts)
         self._name_prefix = name
         self._args = args
