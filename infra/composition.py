@@ -38,12 +38,18 @@ def build(environment: Environment) -> Outputs:
         FaultyEnvironmentError: the kubeconfig cannot be read.
         voicemesh.ArgumentsError: a component refuses its arguments.
     """
+    # First, so that nothing is declared where it cannot be read.
+    given_kubeconfig = _given_kubeconfig(environment)
     in_aws = _aws_options(environment)
     eks, storage, outputs = _cluster(environment, in_aws)
     # It is there exactly where the stack owns the platform.
     if environment.gateway is None:
         return outputs
-    in_kubernetes = _kubernetes_options(environment, eks)
+    provider = kubernetes_provider(
+        given_kubeconfig if eks is None else eks.kubeconfig,
+        environment.cluster and environment.cluster.context,
+    )
+    in_kubernetes = pulumi.ResourceOptions(providers=[provider])
     platform, platform_outputs = make_platform(environment, environment.gateway, eks, in_kubernetes)
     outputs |= platform_outputs
     if environment.owns(Layer.SERVICES):
@@ -81,25 +87,18 @@ def _aws_options(environment: Environment) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(providers=[aws_provider(environment.aws)])
 
 
-def _kubernetes_options(environment: Environment, eks: EksCluster | None) -> pulumi.ResourceOptions:
-    if eks is not None:
-        provider = kubernetes_provider(eks.kubeconfig)
-    else:
-        provider = _provider_of_file(environment)
-    return pulumi.ResourceOptions(providers=[provider])
-
-
-def _provider_of_file(environment: Environment) -> pulumi.ProviderResource:
-    cluster = environment.cluster
-    path = PROJECT_ROOT / Path((cluster and cluster.kubeconfig) or "").expanduser()
+def _given_kubeconfig(environment: Environment) -> str:
+    """What is in the file that the configuration names; nothing where it names none."""
+    if environment.cluster is None or environment.cluster.kubeconfig is None:
+        return ""
+    path = PROJECT_ROOT / Path(environment.cluster.kubeconfig).expanduser()
     try:
-        content = path.read_text()
+        return path.read_text()
     except OSError as error:
         reason = error.strerror or str(error)
         raise FaultyEnvironmentError(
             [f"voicemesh:cluster.kubeconfig: cannot read {path}: {reason}"]
         ) from error
-    return kubernetes_provider(content, cluster and cluster.context)
 
 
 def _where_voices_fit(

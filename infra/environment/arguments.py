@@ -20,10 +20,6 @@ from infra.environment.cluster import Eks, NodeGroup, Registry, Storage
 from infra.environment.mesh import Addons, Gateway, Mesh
 from infra.environment.section import Section
 from infra.environment.services import Model, Network, Tenant, Variant, Voice, Volume
-
-if TYPE_CHECKING:
-    # Only an environment that uses AWS pays for loading its SDK.
-    from voicemesh import ImageRegistryArgs, VoiceStorageArgs
 from voicemesh import (
     AddonVersions,
     ChartSource,
@@ -42,6 +38,10 @@ from voicemesh import (
     VoiceVariant,
     VoiceVolumeArgs,
 )
+
+if TYPE_CHECKING:
+    # Only an environment that uses AWS pays for loading its SDK.
+    from voicemesh import ImageRegistryArgs, VoiceStorageArgs
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 CLAIM_NAME: Final = "voices"

@@ -47,7 +47,7 @@ class Aws(Section):
     """The AWS account. Without keys, the usual chain of credentials is used."""
 
     region: str
-    """Where everything lives, as in eu-west-1."""
+    """Where everything lives, as in eu-west-1; with an endpoint, whatever that one calls it."""
 
     account_id: Annotated[str, AfterValidator(_account_id)] | None = None
     """The only account that is worked on. AWS is then asked whose the credentials are, even for a
@@ -58,6 +58,12 @@ class Aws(Section):
 
     access_key: str | None = None
     secret_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _has_a_region(self) -> Aws:
+        if self.endpoint is None and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.region):
+            raise ValueError(f"region {self.region!r} is none of AWS, as in eu-west-1")
+        return self
 
     @model_validator(mode="after")
     def _has_both_keys(self) -> Aws:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pulumi
+import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
+import pulumi_random as random
 
 from infra.environment.cluster import Aws
 
@@ -25,15 +27,11 @@ def kubernetes_provider(
 def aws_provider(account: Aws) -> pulumi.ProviderResource:
     """The provider of everything in AWS. It asks AWS nothing before there is something to do,
     unless the configuration names the account."""
-    import pulumi_aws as aws
-
     return aws.Provider("aws", region=account.region, **_access(account), **_keys(account))
 
 
 def random_provider() -> pulumi.ProviderResource:
     """The provider of names' random ends."""
-    import pulumi_random as random
-
     return random.Provider("random")
 
 

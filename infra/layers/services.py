@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pulumi
 
@@ -16,11 +15,10 @@ from voicemesh import (
     PublicGateway,
     TenantNamespace,
     TtsVoiceService,
+    VoiceStorageAccess,
+    VoiceStorageAccessArgs,
     VoiceVolume,
 )
-
-if TYPE_CHECKING:
-    from voicemesh import VoiceStorageAccess
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,6 @@ def _access(
     eks: EksCluster,
     options: pulumi.ResourceOptions,
 ) -> VoiceStorageAccess:
-    from voicemesh import VoiceStorageAccess, VoiceStorageAccessArgs
-
     args = VoiceStorageAccessArgs(
         cluster_name=eks.cluster_name,
         namespace=tenant.namespace,

@@ -56,6 +56,22 @@ def record_program(
     )
 
 
+def refusal(stack: str, values: Mapping[str, Any]) -> tuple[str, Recording]:
+    """Why the program refuses a configuration, and what it declared before it did."""
+    reasons = []
+
+    def refused() -> None:
+        try:
+            _run_as_the_engine_does()
+        except pulumi.RunError as error:
+            reasons.append(str(error))
+
+    config = as_engine_config(values, ENCRYPTED)
+    recording = record(refused, stack=stack, config=config)
+    (reason,) = reasons
+    return reason, recording
+
+
 def as_referred_to(stack: str, recording: Recording) -> dict[str, dict[str, Any]]:
     """The outputs of a stack, for programs that refer to it."""
     outputs = {

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pulumi
 import pytest
 
 from infra.local.topology import NODES
 from tests.preview import rules
-from tests.preview.program import record_local
+from tests.preview.program import record_local, refusal
 from tests.preview.rules import (
     DEPLOYMENT,
     DESTINATION_RULE,
@@ -250,16 +249,22 @@ def test_a_platform_alone_has_no_tenants(kubeconfig: Path) -> None:
     }
 
 
-def test_a_missing_kubeconfig_ends_the_program_with_its_path(tmp_path: Path) -> None:
-    with pytest.raises(pulumi.RunError) as refusal:
-        record_local(local_values(), tmp_path / "nowhere")
-    assert "voicemesh:cluster.kubeconfig: cannot read" in str(refusal.value)
-    assert str(tmp_path / "nowhere") in str(refusal.value)
+def test_a_missing_kubeconfig_ends_the_program_with_its_path_and_nothing_declared(
+    tmp_path: Path,
+) -> None:
+    values = changed(local_values(), "cluster", "kubeconfig", to=str(tmp_path / "nowhere"))
+    reason, recording = refusal("local", values)
+    path = tmp_path / "nowhere"
+    assert f"voicemesh:cluster.kubeconfig: cannot read {path}: No such file" in reason
+    assert recording.registrations == ()
 
 
 def test_a_faulty_configuration_ends_the_program_before_anything_is_declared(
     kubeconfig: Path,
 ) -> None:
-    values = changed(local_values(), "voices", 0, "variants", 0, "weight", to=80)
-    with pytest.raises(pulumi.RunError, match="weights that add up to 100"):
-        record_local(values, kubeconfig)
+    values = changed(local_values(), "cluster", "kubeconfig", to=str(kubeconfig))
+    reason, recording = refusal(
+        "local", changed(values, "voices", 0, "variants", 0, "weight", to=80)
+    )
+    assert "weights that add up to 100" in reason
+    assert recording.registrations == ()

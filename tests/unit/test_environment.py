@@ -235,6 +235,12 @@ AWS: list[Mistake] = [
         ["voicemesh:aws: accessKey and secretKey are given together, or neither is"],
     ),
     Mistake(
+        DEV,
+        ("aws", "region"),
+        "us-east-2a",
+        ["voicemesh:aws: region 'us-east-2a' is none of AWS, as in eu-west-1"],
+    ),
+    Mistake(
         PROD,
         ("aws", "accountId"),
         "1234-5678-9012",
