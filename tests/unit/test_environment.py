@@ -695,7 +695,10 @@ VOICES: list[Mistake] = [
         LOCAL,
         (*VOICE, "name"),
         "TTS",
-        ["voicemesh:voices[0].name: 'TTS'; allowed: up to 63 of a-z, 0-9 and '-', as in 'tts-a'"],
+        [
+            "voicemesh:voices[0].name: 'TTS'; allowed: up to 63 of a-z, 0-9 and '-', "
+            "a letter first, as in 'tts-a'"
+        ],
     ),
     Mistake(
         PROD,
