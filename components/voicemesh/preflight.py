@@ -19,6 +19,7 @@ from voicemesh.cluster.node_group_arguments import (
 )
 
 _LINUX: Final = "Linux/UNIX"
+_UPDATE_NODES_PER_ZONE: Final = 2
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ class PlannedNodes:
 
     @staticmethod
     def of_system(args: GpuClusterArgs) -> PlannedNodes:
-        """The system nodes of a cluster."""
-        nodes = args.system_nodes
-        return PlannedNodes("system", nodes.instance_types, args.availability_zones, nodes.max_size)
+        """The system nodes of a cluster, with those that start before others go in an update."""
+        nodes, zones = args.system_nodes, args.availability_zones
+        # https://docs.aws.amazon.com/eks/latest/userguide/managed-node-update-behavior.html
+        most = nodes.max_size + _UPDATE_NODES_PER_ZONE * len(zones)
+        return PlannedNodes("system", nodes.instance_types, zones, most)
 
 
 @dataclass(frozen=True)

@@ -182,8 +182,9 @@ class TestPlan:
         reserved = replace(self.GROUP, reservation=ReservedCapacity(RESERVATION_ID))
         assert PlannedNodes.of_group("h100", reserved).reservation_id == RESERVATION_ID
 
-    def test_system_nodes_are_planned_in_all_zones(self) -> None:
-        assert PlannedNodes.of_system(GpuClusterArgs("prod", ZONES, [DEPLOY])) == SYSTEM
+    def test_system_nodes_are_planned_in_all_zones_with_those_that_an_update_adds(self) -> None:
+        planned = PlannedNodes.of_system(GpuClusterArgs("prod", ZONES, [DEPLOY]))
+        assert planned == replace(SYSTEM, max_size=4 + 2 * len(ZONES))
 
 
 @contextmanager
@@ -287,7 +288,7 @@ def test_a_refusal_is_not_taken_for_a_quota() -> None:
 
 
 def test_moto_answers_what_it_knows_as_aws_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voicemesh.preflight._quotas", lambda _client, _codes: {})
+    monkeypatch.setattr("voicemesh.preflight.applied_quotas", lambda _client, _codes: {})
     plan = (
         SYSTEM,
         replace(ONLINE, reservation_id=None),
