@@ -137,8 +137,8 @@ class PublicGatewayArgs:
         )
         for name in ("http_node_port", "https_node_port"):
             self._check_node_port(faults, name)
-        faults.at_least(1, "replicas", self.replicas)
-        faults.at_least(1, "max_stream_seconds", self.max_stream_seconds)
+        faults.whole_number(1, "replicas", self.replicas)
+        faults.whole_number(1, "max_stream_seconds", self.max_stream_seconds)
         self.size.check(faults, "size")
         self.charts.check(faults, "charts")
         faults.raise_any()

@@ -111,8 +111,8 @@ class IstioMeshArgs:
     def __post_init__(self) -> None:
         faults = Faults.of(self)
         self.charts.check(faults, "charts")
-        faults.at_least(1, "max_stream_seconds", self.max_stream_seconds)
-        faults.at_least(1, "istiod_replicas", self.istiod_replicas)
+        faults.whole_number(1, "max_stream_seconds", self.max_stream_seconds)
+        faults.whole_number(1, "istiod_replicas", self.istiod_replicas)
         faults.require(
             isinstance(self.proxy_build, ProxyBuild),
             "proxy_build",

@@ -23,11 +23,14 @@ from tests.preview.rules import mutated
 from voicemesh import (
     ArgumentsError,
     Egress,
+    GpuNodeGroupArgs,
     TenantNamespace,
     TenantNamespaceArgs,
     TenantNetwork,
     TenantQuota,
 )
+from voicemesh.cluster.accelerators import INSTANCES, MIG_PROFILES
+from voicemesh.cluster.nodes import node_view
 from voicemesh.testing import Recording, Registration, record
 
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
@@ -271,6 +274,39 @@ def test_the_namespace_is_given_out_once_quota_limits_and_policies_hold(
     ]
     assert len(bounds) == 7
     assert {bound.urn for bound in bounds} <= waits
+
+
+@pytest.mark.parametrize(
+    ("gpus", "allowed"),
+    [
+        ({}, {}),
+        ({"nvidia.com/gpu": 4}, {"nvidia.com/gpu": "4"}),
+        ({"nvidia.com/mig-1g.20gb": 6}, {"nvidia.com/mig-1g.20gb": "6"}),
+    ],
+)
+def test_gpus_and_slices_that_a_quota_does_not_list_are_refused(
+    gpus: dict[str, int], allowed: dict[str, str]
+) -> None:
+    hard = replace(QUOTA, gpus=gpus).hard
+    resources = ["nvidia.com/gpu"]
+    for accelerator, profiles in MIG_PROFILES.items():
+        for profile in profiles:
+            group = GpuNodeGroupArgs(
+                cluster_name="voices",
+                node_role_arn="arn:aws:iam::123456789012:role/node",
+                subnets={"us-east-2a": "subnet-1"},
+                accelerator=accelerator,
+                instance_types=[
+                    next(it for it, gpu in INSTANCES.items() if gpu.accelerator == accelerator)
+                ],
+                mig_profile=profile,
+                min_size=0,
+                max_size=1,
+            )
+            resources.append(node_view(group).gpu_resource)
+    assert len(resources) > 10
+    for resource in resources:
+        assert hard[f"requests.{resource}"] == allowed.get(resource, "0")
 
 
 def test_urns_of_what_was_there_before_stay(tenants: Recording) -> None:

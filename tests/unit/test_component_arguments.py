@@ -53,7 +53,7 @@ VALID: dict[type, Any] = {
 }
 
 REFUSALS = [
-    (IstioMeshArgs, {"max_stream_seconds": 0}, "max_stream_seconds is 0; allowed: a number ≥ 1"),
+    (IstioMeshArgs, {"max_stream_seconds": 0}, "max_stream_seconds is 0; allowed: a whole"),
     (IstioMeshArgs, {"istiod_replicas": 0}, "istiod_replicas is 0"),
     (IstioMeshArgs, {"proxy_build": "vanilla"}, "proxy_build is 'vanilla'; allowed: ProxyBuild."),
     (
@@ -96,6 +96,19 @@ REFUSALS = [
     ),
     (TenantNamespaceArgs, {"name": "Tenant_A"}, "name is 'Tenant_A'; allowed: up to 63 of a-z"),
     (TenantNamespaceArgs, {"quota": TenantQuota(4, -1, 20)}, "quota.memory_gib is -1"),
+    (
+        TenantNamespaceArgs,
+        {"quota": TenantQuota(4, 8, cast(Any, 1.5))},
+        "quota.pods is 1.5; allowed: a whole number ≥ 0",
+    ),
+    (
+        TenantNamespaceArgs,
+        {"quota": TenantQuota(4, 8, 20, {"nvidia.com/gpu": cast(Any, 0.5)})},
+        "quota.gpus[nvidia.com/gpu] is 0.5; allowed: a whole number ≥ 0",
+    ),
+    (IstioMeshArgs, {"istiod_replicas": 1.5}, "istiod_replicas is 1.5; allowed: a whole number"),
+    (PublicGatewayArgs, {"replicas": 1.5}, "replicas is 1.5; allowed: a whole number ≥ 1"),
+    (PublicGatewayArgs, {"max_stream_seconds": 0.5}, "max_stream_seconds is 0.5; allowed: a whole"),
     (
         TenantNamespaceArgs,
         {"quota": TenantQuota(4, 8, 20, {"gpu": 1})},

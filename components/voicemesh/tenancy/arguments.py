@@ -8,6 +8,7 @@ import pulumi
 
 from voicemesh import contract
 from voicemesh.arguments import Faults
+from voicemesh.cluster.accelerators import MIG_PROFILES
 from voicemesh.sizes import ComputeSize, cpu_quantity, memory_quantity
 from voicemesh.tenancy import addresses
 
@@ -16,7 +17,11 @@ _LAST_PORT: Final = 65535
 
 @dataclass(frozen=True)
 class TenantQuota:
-    """What all pods of a namespace together may request, sidecars included."""
+    """What all pods of a namespace together may request, sidecars included.
+
+    A pod counts until it is gone, so one that still serves its last streams does: where the quota
+    has no room for a further pod, each pod of a rollout waits for the end of the one before.
+    """
 
     cpu_cores: float
     """Requested cores."""
@@ -29,22 +34,25 @@ class TenantQuota:
 
     gpus: Mapping[str, int] = field(default_factory=dict)
     """Count for each extended resource: nvidia.com/gpu, or nvidia.com/mig-1g.20gb for slices.
-    Whole GPUs that are not listed are refused."""
+    Whole GPUs, and slices of a profile that `GpuNodeGroup` knows, are refused if not listed."""
 
     def check(self, faults: Faults, path: str) -> None:
         """Notes amounts that no quota can have."""
         faults.at_least(0, f"{path}.cpu_cores", self.cpu_cores)
         faults.at_least(0, f"{path}.memory_gib", self.memory_gib)
-        faults.at_least(0, f"{path}.pods", self.pods)
+        faults.whole_number(0, f"{path}.pods", self.pods)
         for resource, count in self.gpus.items():
-            faults.at_least(0, f"{path}.gpus[{resource}]", count)
+            faults.whole_number(0, f"{path}.gpus[{resource}]", count)
             has_domain = "/" in resource and not resource.startswith("requests.")
             faults.require(has_domain, f"{path}.gpus", resource, "a name as in nvidia.com/gpu")
 
     @property
     def hard(self) -> dict[str, str]:
         """As Kubernetes writes it; extended resources are counted by their requests only."""
-        gpus = {contract.GPU_RESOURCE: 0, **self.gpus}
+        slices = {profile for profiles in MIG_PROFILES.values() for profile in profiles}
+        known = [contract.GPU_RESOURCE, *(contract.MIG_RESOURCE_PREFIX + it for it in slices)]
+        # What a quota does not name, it does not bound.
+        gpus = {**dict.fromkeys(known, 0), **self.gpus}
         return {
             "requests.cpu": cpu_quantity(self.cpu_cores),
             "requests.memory": memory_quantity(self.memory_gib),
