@@ -263,7 +263,6 @@ def test_the_account_is_asked_for_quotas_zones_and_reservations() -> None:
     assert missing(account, (ONLINE,)) == []
 
 
-@mock_aws
 def test_a_quota_that_was_never_changed_is_the_one_of_every_account() -> None:
     keys = {"aws_access_key_id": "access", "aws_secret_access_key": "secret"}
     client = boto3.Session(region_name=REGION, **keys).client("service-quotas")
@@ -287,6 +286,7 @@ def test_a_refusal_is_not_taken_for_a_quota() -> None:
             applied_quotas(client, ["L-C4BD4855"])
 
 
+@mock_aws
 def test_moto_answers_what_it_knows_as_aws_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voicemesh.preflight.applied_quotas", lambda _client, _codes: {})
     plan = (
