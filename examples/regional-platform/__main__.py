@@ -51,6 +51,7 @@ cluster = GpuCluster(
         cluster_name=NAME,
         availability_zones=zones,
         administrators=[config.require("administrator")],
+        public_access_cidrs=config.require_object("publicAccessCidrs"),
     ),
     in_aws,
 )

@@ -18,7 +18,7 @@ config = pulumi.Config()
 platform = pulumi.StackReference(config.require("platformStack"))
 gateway = platform.require_output("gateway")
 
-size = ComputeSize(config.get_float("cpuCores") or 2, config.get_float("memoryGib") or 16)
+size = ComputeSize(config.require_float("cpuCores"), config.require_float("memoryGib"))
 
 # The cluster is the one of the kubeconfig: of KUBECONFIG, or else of ~/.kube/config.
 in_cluster = pulumi.ResourceOptions(providers=[kubernetes.Provider("cluster")])
