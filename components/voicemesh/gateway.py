@@ -31,9 +31,11 @@ time-outs of cloud load balancers (350 s for an NLB), which drop connections wit
 bounds how long an idle client can keep a gateway pod that ends."""
 
 LOAD_BALANCER_LAG_SECONDS: Final = 180
-"""For this long a load balancer may lead new connections to a pod that ends: an NLB does so for up
-to three minutes (https://github.com/istio/istio/issues/35964). A proxy without connections would
-be gone after five seconds."""
+"""For this long a load balancer may lead new connections to a pod that ends, and none to one that
+is new: an NLB takes up to three minutes for either (https://github.com/istio/istio/issues/35964,
+https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/deploy/pod_readiness_gate).
+By themselves, a proxy without connections ends after five seconds, and a rollout goes on at once.
+"""
 
 _MIN_NODE_PORT: Final = 30000
 _MAX_NODE_PORT: Final = 32767
@@ -185,7 +187,7 @@ class PublicGateway(pulumi.ComponentResource):
             name=name,
             namespace=in_namespace,
             values=gateway_values(name, args),
-            timeout=CHART_TIMEOUT_SECONDS,
+            timeout=CHART_TIMEOUT_SECONDS + args.replicas * load_balancer_lag(args.service_type),
             opts=child_options(self),
             **args.charts.release_arguments("gateway"),
         )
@@ -224,15 +226,22 @@ class PublicGateway(pulumi.ComponentResource):
         return service.status.apply(_load_balancer_address)
 
 
+def load_balancer_lag(service_type: ServiceType) -> int:
+    """How many seconds later than Kubernetes a load balancer knows its pods, if there is one."""
+    return LOAD_BALANCER_LAG_SECONDS if service_type is ServiceType.LOAD_BALANCER else 0
+
+
 def gateway_values(name: str, args: PublicGatewayArgs) -> dict[str, Any]:
     """Values of the chart `gateway`."""
-    lag = LOAD_BALANCER_LAG_SECONDS if args.service_type is ServiceType.LOAD_BALANCER else 0
+    lag = load_balancer_lag(args.service_type)
     return {
         "imagePullPolicy": "IfNotPresent",
         "labels": {"app": name, "istio": name},
         "replicaCount": args.replicas,
         "autoscaling": {"enabled": False},
-        "podDisruptionBudget": {"minAvailable": 1},
+        # The chart makes one for two pods or more.
+        "podDisruptionBudget": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+        "minReadySeconds": lag,
         "resources": {"requests": args.size.requests},
         "env": {
             "ISTIO_META_IDLE_TIMEOUT": f"{CONNECTION_IDLE_SECONDS}s",

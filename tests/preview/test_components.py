@@ -195,9 +195,15 @@ class TestGateway:
         # A stream may begin at the end of it.
         assert values["terminationGracePeriodSeconds"] > waits + 900
 
+    def test_a_rollout_goes_on_once_the_load_balancer_knows_the_new_pod(self) -> None:
+        release = gateway(replicas=3).one(RELEASE).inputs
+        assert release["values"]["minReadySeconds"] >= 180
+        assert release["timeout"] >= 3 * release["values"]["minReadySeconds"] + 600
+
     def test_pods_that_no_load_balancer_knows_need_not_wait(self) -> None:
-        recording = gateway(service_type=ServiceType.NODE_PORT)
-        assert "MINIMUM_DRAIN_DURATION" not in recording.one(RELEASE).inputs["values"]["env"]
+        values = gateway(service_type=ServiceType.NODE_PORT).one(RELEASE).inputs["values"]
+        assert "MINIMUM_DRAIN_DURATION" not in values["env"]
+        assert values["minReadySeconds"] == 0
 
     def test_the_load_balancers_address_is_looked_up_only_once_it_can_exist(self) -> None:
         assert _reads_of_gateway(preview=True) == [rpc.UNKNOWN]
