@@ -196,3 +196,11 @@ def test_the_bucket_policy_denies_only_what_does_not_come_by_tls(
 ) -> None:
     context = {"aws:securetransport": (secure,)}
     assert verdict(tls_only_policy(BUCKET), "s3:GetObject", resource, **context) is expected
+
+
+def test_the_key_is_used_through_s3_by_the_name_it_has_in_china_too() -> None:
+    key = "arn:aws-cn:kms:cn-north-1:123456789012:key/k"
+    policy = access_policy("arn:aws-cn:s3:::voices", key, "acme")
+    (statement,) = (s for s in policy["Statement"] if s["Resource"] == key)
+    via = {"kms:ViaService": "s3.cn-north-1.amazonaws.com.cn"}
+    assert statement["Condition"] == {"StringEquals": via}

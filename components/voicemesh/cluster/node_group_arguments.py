@@ -89,8 +89,8 @@ class GpuNodeGroupArgs:
 
     instance_types: Sequence[str] = ("p5.4xlarge",)
     """The first is tried first, the others are fallbacks: of the same accelerator, and with no
-    fewer GPUs, since the autoscaler takes all nodes to be like the first. One only with a
-    reservation or a MIG profile."""
+    fewer GPUs, since the autoscaler takes all nodes to be like the first. With SPOT, EC2 chooses by
+    price and spare capacity, in no order. One only with a reservation or a MIG profile."""
 
     accelerator: str | None = None
     """What the label `accelerator` says, as in `h100`; by default what the instance types carry.
@@ -115,7 +115,8 @@ class GpuNodeGroupArgs:
 
     root_volume_gib: int = 200
     """Size of the encrypted root volume in GiB, 100 at least. Instances with local NVMe keep images
-    and the pods' scratch space there instead."""
+    and the pods' scratch space there instead. While there are no nodes, the Cluster Autoscaler
+    expects pods to have 85 % of this size, be there NVMe or not."""
 
     deletion_protection: bool = True
     """Whether a capacity reservation that the group makes is protected; given back, it may not be

@@ -127,7 +127,8 @@ def access_policy(bucket_arn: str, key_arn: str, tenant: str) -> dict[str, Any]:
     """Reading models, and all that a voice does with what is its tenant's."""
     models = f"{contract.MODELS_PREFIX}*"
     own = [f"{prefix}{tenant}/*" for prefix in (contract.VOICES_PREFIX, contract.OUTPUTS_PREFIX)]
-    region = key_arn.split(":")[3]
+    _, partition, _, region, *_ = key_arn.split(":")
+    s3 = f"s3.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -160,7 +161,7 @@ def access_policy(bucket_arn: str, key_arn: str, tenant: str) -> dict[str, Any]:
                 "Effect": "Allow",
                 "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
                 "Resource": key_arn,
-                "Condition": {"StringEquals": {"kms:ViaService": f"s3.{region}.amazonaws.com"}},
+                "Condition": {"StringEquals": {"kms:ViaService": s3}},
             },
         ],
     }
