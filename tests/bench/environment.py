@@ -26,12 +26,12 @@ _MIB = 1 << 20
 
 def figures() -> Iterator[Figure]:
     """Brings the environment up, lets it speak, and takes it down."""
-    _local("down")
+    local("down")
     for title in ("make up, caches as they are", "make up again, already up"):
-        yield title, f"{_timed(lambda: _local('up')):.1f} s"
+        yield title, f"{_timed(lambda: local('up')):.1f} s"
     yield "memory of everything (PSS)", f"{_memory_mib():.0f} MiB"
     yield from _speech()
-    yield "make down", f"{_timed(lambda: _local('down')):.1f} s"
+    yield "make down", f"{_timed(lambda: local('down')):.1f} s"
 
 
 def _speech() -> list[Figure]:
@@ -63,6 +63,7 @@ def _timed(work: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
-def _local(name: str) -> None:
-    argv = [sys.executable, "-m", "infra.local", name]
+def local(command: str) -> None:
+    """Runs a command of the embedded environment."""
+    argv = [sys.executable, "-m", "infra.local", command]
     subprocess.run(argv, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import statistics
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +24,9 @@ from kubernetes.client import ApiException, CoordinationV1Api
 from infra.local import network, processes, toolbox
 from infra.local.control_plane import KUBECONFIG
 from infra.local.errors import LocalEnvironmentError
-from infra.local.paths import CHECKOUT, LOGS
+from infra.local.paths import LOGS
 from infra.local.waiting import log_end, wait_until
+from tests.bench.environment import Figure, local
 from tests.e2e.environment import Environment, is_ready
 from voicemesh.contract import (
     ACCELERATOR_LABEL,
@@ -66,14 +66,12 @@ https://kubernetes.io/docs/reference/command-line-tools-reference/kube-scheduler
 _CREATORS = 8
 _LONGEST_SECONDS = 600.0
 
-Figure = tuple[str, str]
-
 
 def figures() -> Iterator[Figure]:
     """Schedules the fleet's pods and lets the gateway's proxy know them."""
     was_up = bool(processes.recorded_daemons())
     toolbox.ensure_tools(["kwok"])
-    _local("up")
+    local("up")
     try:
         environment = Environment.running()
         with _simulation(environment) as kwok:
@@ -84,7 +82,7 @@ def figures() -> Iterator[Figure]:
         yield "everything simulated removed", _seconds(time.monotonic() - started)
     finally:
         if not was_up:
-            _local("down")
+            local("down")
 
 
 @contextmanager
@@ -342,8 +340,3 @@ def _delete_lease(leases: Any, name: str) -> None:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s"
-
-
-def _local(name: str) -> None:
-    argv = [sys.executable, "-m", "infra.local", name]
-    subprocess.run(argv, cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=True)

@@ -17,10 +17,6 @@ from infra.local.waiting import wait_until
 from .engine import Stack
 from .test_objects import workload
 
-LABELLED = """
-k8s.core.v1.ConfigMap("labelled", metadata={"namespace": "default", "labels": {"%s": "me"}})
-"""
-
 
 def test_a_program_sees_its_configuration_and_fails_in_its_own_words(stack: Stack) -> None:
     stack.cli("config", "set", "voice", "alto")

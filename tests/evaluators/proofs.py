@@ -23,7 +23,6 @@ Rules = Sequence[Mapping[str, Any]]
 
 # A version is due a day after it was replaced or expired; S3 rounds both days up to midnight.
 DAYS_UNTIL_REMOVED = 3
-DAYS_OF_UPLOADS = 2
 LONG_AFTER_DAYS = 2 * 365
 
 MOST_IMAGES = 100_000

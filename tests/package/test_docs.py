@@ -65,10 +65,11 @@ def test_an_example_declares_its_component_with_outputs(example: Path) -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    folder = generate.ROOT / "docs"
-    for page in folder.rglob("*.md"):
+    root = generate.ROOT
+    pages = [root / "README.md", *(root / "docs").rglob("*.md"), *root.glob("examples/*/README.md")]
+    for page in pages:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.relative_to(folder)}: {target}"
+            assert (page.parent / target).exists(), f"{page.relative_to(root)}: {target}"
 
 
 def test_the_example_of_testing_runs_as_it_is_printed() -> None:

@@ -90,14 +90,13 @@ def _number(value: float) -> int | float:
 
 def _from_object(struct: struct_pb2.Struct) -> Any:
     properties = from_struct(struct)
-    match properties.get(_SIGNATURE):
-        case "1b47061264138c4ac30d75fd1eb44270":
-            return Secret(properties.get("value"))
-        case "d0e6a833031e9bbcd3f4e8bde6ca49a4":
-            value = properties.get("value", UNKNOWN)
-            return Secret(value) if properties.get("secret") else value
-        case _:
-            return properties
+    signature = properties.get(_SIGNATURE)
+    if signature == _SECRET:
+        return Secret(properties.get("value"))
+    if signature == _OUTPUT:
+        value = properties.get("value", UNKNOWN)
+        return Secret(value) if properties.get("secret") else value
+    return properties
 
 
 def _to_value(value: Any) -> struct_pb2.Value:
