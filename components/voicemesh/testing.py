@@ -110,11 +110,13 @@ class Recording:
         Raises:
             LookupError: there is none, or more than one; says which there are.
         """
-        found = [r for r in self.of_type(type_) if name in (None, r.name)]
+        alike = self.of_type(type_)
+        found = [r for r in alike if name in (None, r.name)]
         if len(found) != 1:
+            there = [r.name for r in alike] or sorted({r.type for r in self.registrations})
             raise LookupError(
-                f"{len(found)} resources of type {type_} and name {name or 'any'}: "
-                f"{[r.name for r in self.of_type(type_)]}"
+                f"{len(found)} resources of type {type_} and name {name or 'any'}; "
+                f"there are {', '.join(there) or 'none'}"
             )
         return found[0]
 

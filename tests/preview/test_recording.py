@@ -135,8 +135,14 @@ def test_looking_for_one_of_several_says_which_there_are() -> None:
         ConfigMap("one")
         ConfigMap("two")
 
-    with pytest.raises(LookupError, match=r"2 resources .* \['one', 'two'\]"):
-        record(program).one("kubernetes:core/v1:ConfigMap")
+    recording = record(program)
+    for type_, name, message in [
+        ("kubernetes:core/v1:ConfigMap", None, "2 resources .* name any; there are one, two"),
+        ("kubernetes:core/v1:ConfigMap", "three", "0 resources .* three; there are one, two"),
+        ("kubernetes:core/v1:Configmap", None, "there are kubernetes:core/v1:ConfigMap"),
+    ]:
+        with pytest.raises(LookupError, match=message):
+            recording.one(type_, name)
 
 
 def test_outputs_of_other_stacks_are_given_and_secrets_among_them_stay_secret() -> None:
