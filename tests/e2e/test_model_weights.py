@@ -93,7 +93,12 @@ def test_weights_are_verified_before_the_voice_speaks_and_a_corrupt_object_keeps
     refused = eventually(lambda: _refused(environment), 120, "the weights are refused")
     reason = f"no weights: s3://{BUCKET}/{PREFIX}layers/1.bin has the SHA-256"
     assert reason in _fetcher(refused).last_state.terminated.message
-    assert reason in _log(environment, refused, "weights", previous=True)
+    # The kubelet keeps the log of the last try only, which the next one replaces at some moment.
+    eventually(
+        lambda: reason in _log(environment, refused, "weights", previous=True),
+        120,
+        "the log gives the reason",
+    )
     assert not is_ready(refused)
     server = next(it for it in refused.status.container_statuses if it.name == "speech-server")
     assert server.state.running is None
