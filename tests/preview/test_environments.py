@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ NAMESPACE = "kubernetes:core/v1:Namespace"
 KUBERNETES_PROVIDER = "pulumi:providers:kubernetes"
 NODE_GROUP_COMPONENT = "voicemesh:index:GpuNodeGroup"
 KUBECONFIGS = ("kubeconfig-token", "client.authentication.k8s.io")
+PRIVATE_KEYS = (PRIVATE_KEY.splitlines()[1], base64.b64encode(PRIVATE_KEY.encode()).decode())
 PROTECTED = ("prod-cluster", "prod")
 SHARED = ("dev", "staging", "prod-cluster", "prod")
 """Stacks that may live in one AWS account."""
@@ -53,7 +55,7 @@ INVARIANTS: list[Rule] = [
     rules.no_object_is_declared_twice,
     rules.no_name_is_in_use_already(),
     rules.every_name_in_aws_is_known,
-    rules.secrets_stay_secret(*KUBECONFIGS, PRIVATE_KEY.splitlines()[1], SECRET_KEY),
+    rules.secrets_stay_secret(*KUBECONFIGS, *PRIVATE_KEYS, SECRET_KEY),
     rules.autoscalers_own_the_number_of_pods,
     rules.one_failing_pod_can_be_ejected,
     rules.five_hundreds_in_a_row_eject,
