@@ -71,6 +71,8 @@ class Registration:
     import_id: str
     """Id of the existing object that it takes over; empty for none."""
     custom_timeouts: Mapping[str, str]
+    hooks: frozenset[str] = frozenset()
+    """When it runs hooks, as in `after_create`."""
     outputs: Mapping[str, Any] | None = None
     """What a component registered; None where it registered nothing."""
 
@@ -406,6 +408,7 @@ def _registration(urn: str, request: resource_pb2.RegisterResourceRequest) -> Re
             for name in ("create", "update", "delete")
             if getattr(timeouts, name)
         },
+        hooks=frozenset(binding.name for binding, _ in request.hooks.ListFields()),
     )
 
 

@@ -512,6 +512,43 @@ def test_renamed_components_with_aliases_keep_every_resource(
     stack.destroy()
 
 
+ACCESS = """
+from pathlib import Path
+from types import SimpleNamespace
+from voicemesh.storage import access
+
+async def sleep(seconds):
+    with Path("waited").open("a") as waited:
+        waited.write(f"{{seconds}} ")
+
+access.asyncio = SimpleNamespace(sleep=sleep)
+voicemesh.VoiceStorageAccess(
+    "speech",
+    voicemesh.VoiceStorageAccessArgs(
+        cluster_name="speech",
+        namespace="tts",
+        service_account="speech",
+        tenant="acme",
+        bucket_arn="arn:aws:s3:::voices",
+        key_arn="arn:aws:kms:eu-central-1:123456789012:key/k",
+        tags={{"team": "{team}"}},
+    ),
+    options(),
+)
+"""
+
+
+def test_pods_wait_for_a_role_when_it_is_new_and_at_no_other_time(stack: Stack) -> None:
+    stack.up(PROVIDER + ACCESS.format(team="one"))
+    waited = stack.folder / "waited"
+    assert waited.read_text() == "20 "
+    outcome = stack.up(PROVIDER + ACCESS.format(team="two"))
+    assert outcome.counts["updated"] == 2
+    stack.unchanged()
+    assert waited.read_text() == "20 "
+    stack.destroy()
+
+
 STORAGE = """
 voicemesh.VoiceStorage(
     "voices",

@@ -475,6 +475,12 @@ class TestAccess:
             "tags": {},
         }
 
+    def test_pods_are_made_only_when_a_new_association_has_taken_effect(
+        self, storage: Recording
+    ) -> None:
+        assert storage.one(ASSOCIATION).hooks == {"after_create"}
+        assert storage.one(ROLE_POLICY).hooks == frozenset()
+
     def test_the_key_is_used_through_s3_of_its_own_region(self, storage: Recording) -> None:
         policy = json.loads(storage.one(ROLE_POLICY).inputs["policy"])
         (statement,) = (s for s in policy["Statement"] if s["Resource"] == KEY_ARN)

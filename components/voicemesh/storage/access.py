@@ -1,5 +1,6 @@
 """`VoiceStorageAccess`: what one service account may do in the bucket of a `VoiceStorage`."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from voicemesh.arguments import Faults
 from voicemesh.component import after, child_options
 
 POD_IDENTITY_PRINCIPAL: Final = "pods.eks.amazonaws.com"
+
+# EKS knows a new association only some seconds after it said so. A pod that is made before never
+# gets the role. https://docs.aws.amazon.com/eks/latest/APIReference/API_CreatePodIdentityAssociation.html
+_SECONDS_UNTIL_EFFECTIVE: Final = 20
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,13 @@ class VoiceStorageAccessArgs:
         faults.raise_any()
 
 
+async def _until_effective(_association: pulumi.ResourceHookArgs) -> None:
+    await asyncio.sleep(_SECONDS_UNTIL_EFFECTIVE)
+
+
+_WAIT_ONCE: Final = pulumi.ResourceHookBinding(after_create=[_until_effective])
+
+
 class VoiceStorageAccess(pulumi.ComponentResource):
     """An IAM role that the pods of one service account get by EKS Pod Identity.
 
@@ -60,7 +72,7 @@ class VoiceStorageAccess(pulumi.ComponentResource):
     """
 
     role_arn: pulumi.Output[str]
-    """ARN of the role; it exists once it is associated with the service account."""
+    """ARN of the role; it exists once pods that are made for the service account get it."""
 
     def __init__(
         self, name: str, args: VoiceStorageAccessArgs, opts: pulumi.ResourceOptions | None = None
@@ -91,7 +103,7 @@ class VoiceStorageAccess(pulumi.ComponentResource):
             # A pod must not get the role before it may do anything.
             role_arn=after(role.arn, policy),
             tags=args.tags,
-            opts=child_options(self),
+            opts=child_options(self, pulumi.ResourceOptions(hooks=_WAIT_ONCE)),
         )
         self.role_arn = after(role.arn, policy, association)
         self.register_outputs({"role_arn": self.role_arn})
