@@ -121,6 +121,20 @@ class TestMesh:
         for field in ("drainDuration", "terminationDrainDuration"):
             assert int(defaults["defaultConfig"][field].removesuffix("s")) > 900
 
+    def test_proxies_are_there_before_applications_and_end_when_nobody_needs_them(self) -> None:
+        defaults = istiod_values(IstioMeshArgs())["meshConfig"]["defaultConfig"]
+        assert defaults["holdApplicationUntilProxyStarts"] is True
+        # A drain as long as the longest stream would keep each pod for as long.
+        assert defaults["proxyMetadata"]["EXIT_ON_ZERO_ACTIVE_CONNECTIONS"] == "true"
+
+    def test_paths_are_normal_before_policies_see_them(self) -> None:
+        config = istiod_values(IstioMeshArgs())["meshConfig"]
+        assert config["pathNormalization"] == {"normalization": "DECODE_AND_MERGE_SLASHES"}
+
+    @pytest.mark.parametrize("build", ProxyBuild)
+    def test_new_keys_of_an_issuer_cut_no_stream(self, build: ProxyBuild) -> None:
+        assert pilot_environment(build)["PILOT_JWT_ENABLE_REMOTE_JWKS"] == "envoy"
+
     def test_proxies_keep_the_statistics_that_a_canary_is_judged_by(self) -> None:
         config = istiod_values(IstioMeshArgs())["meshConfig"]["defaultConfig"]
         assert config["proxyStatsMatcher"] == {"inclusionPrefixes": ["cluster.outbound"]}
@@ -174,6 +188,10 @@ class TestGateway:
         assert (
             gateway().one(RELEASE).inputs["values"]["service"]["externalTrafficPolicy"] == "Local"
         )
+
+    def test_idle_connections_are_closed_before_a_load_balancer_forgets_them(self) -> None:
+        environment = gateway().one(RELEASE).inputs["values"]["env"]
+        assert 0 < int(environment["ISTIO_META_IDLE_TIMEOUT"].removesuffix("s")) < 350
 
     def test_node_ports_are_the_ones_asked_for(self) -> None:
         recording = gateway(

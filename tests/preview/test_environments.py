@@ -240,6 +240,23 @@ def test_what_cannot_be_made_again_is_protected_in_production_and_only_there(
     assert list(rule(environments[stack])) == []
 
 
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_on_eks_pods_wait_for_what_offers_them_gpus_and_load_balancers(
+    stack: str, environments: Mapping[str, Recording]
+) -> None:
+    recording = environments[stack]
+    addons = {it.urn for it in recording.of_type(RELEASE) if "ClusterAddons$" in it.urn}
+    assert len(addons) == 4
+    waiting = [
+        it
+        for it in recording.of_type(NAMESPACE)
+        if "PublicGateway$" in it.urn or "TenantNamespace$" in it.urn
+    ]
+    assert len(waiting) > 1
+    for namespace in waiting:
+        assert addons <= namespace.depends_on, namespace.urn
+
+
 def test_production_has_something_to_protect(environments: Mapping[str, Recording]) -> None:
     found = {resource.type for resource in environments["prod-cluster"].registrations}
     assert found >= rules.STATEFUL - {"kubernetes:core/v1:PersistentVolumeClaim"}

@@ -256,6 +256,21 @@ def test_a_block_of_ipv6_leaves_its_own_link_local_addresses_out() -> None:
     assert not cluster.allows(voice, Party("fd00:ec2::254"), 443)
 
 
+def test_pods_are_restricted_and_containers_that_name_no_memory_are_bounded(
+    tenants: Recording,
+) -> None:
+    labels = tenants.one("kubernetes:core/v1:Namespace", TENANT).inputs["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    limits = tenants.one("kubernetes:core/v1:LimitRange", TENANT).inputs["spec"]["limits"]
+    assert limits == [
+        {
+            "type": "Container",
+            "default": {"memory": "256Mi"},
+            "defaultRequest": {"cpu": "100m", "memory": "256Mi"},
+        }
+    ]
+
+
 def test_the_namespace_is_given_out_once_quota_limits_and_policies_hold(
     tenants: Recording,
 ) -> None:

@@ -135,6 +135,8 @@ def pods_are_spread_where_there_is_room(recording: Recording) -> Iterator[str]:
         for key, constraint in over.items():
             if constraint["whenUnsatisfiable"] != "ScheduleAnyway":
                 yield f"{deployment.name} rather waits than share a {key}"
+            if constraint.get("matchLabelKeys") != ["pod-template-hash"]:
+                yield f"{deployment.name} is spread with pods that go"
             if constraint["labelSelector"] != deployment.inputs["spec"]["selector"]:
                 yield f"{deployment.name} is spread with other pods"
 
@@ -322,6 +324,11 @@ CHECKED: list[tuple[Rule, str, Callable[[Inputs], Any]]] = [
     (
         pods_are_spread_where_there_is_room,
         DEPLOYMENT,
+        in_spread(lambda it: it.pop("matchLabelKeys")),
+    ),
+    (
+        pods_are_spread_where_there_is_room,
+        DEPLOYMENT,
         in_template(lambda it: it.pop("topologySpreadConstraints")),
     ),
     (
@@ -447,7 +454,13 @@ class TestAutoscaling:
             "threshold": "4",
             "ignoreNullValues": "false",
         }
-        assert "DCGM_FI_PROF_GR_ENGINE_ACTIVE{" in gpus["metadata"]["query"]
+        # A share of one, by whichever labels a scrape gives the pod.
+        assert gpus["metadata"]["query"] == (
+            "100 * (sum(DCGM_FI_PROF_GR_ENGINE_ACTIVE"
+            '{namespace="tts",pod=~"speech-stable-[a-z0-9]+-[a-z0-9]+"}) or '
+            "sum(DCGM_FI_PROF_GR_ENGINE_ACTIVE{exported_namespace="
+            '"tts",exported_pod=~"speech-stable-[a-z0-9]+-[a-z0-9]+"}))'
+        )
         assert (gpus["metadata"]["threshold"], gpus["metadata"]["ignoreNullValues"]) == (
             "80",
             "true",
@@ -581,6 +594,25 @@ class TestStorage:
 
 def _environment(container: Inputs) -> Inputs:
     return {it["name"]: it.get("value") or it["valueFrom"] for it in container["env"]}
+
+
+def test_a_pod_that_ends_takes_requests_until_proxies_know_and_then_finishes_its_streams() -> None:
+    for deployment in voice(max_stream_seconds=900).of_type(DEPLOYMENT):
+        (server,) = pod(deployment)["containers"]
+        pause = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pause >= 5
+        assert pod(deployment)["terminationGracePeriodSeconds"] > pause + 900
+
+
+def test_a_service_named_as_the_servers_settings_begin_is_none_of_them() -> None:
+    for deployment in voice().of_type(DEPLOYMENT):
+        assert pod(deployment)["enableServiceLinks"] is False
+
+
+def test_the_server_may_write_where_its_volumes_are() -> None:
+    for deployment in voice(outputs=OutputStorage(claim_name="outputs")).of_type(DEPLOYMENT):
+        context = pod(deployment)["securityContext"]
+        assert context["fsGroup"] == context["runAsGroup"] == context["runAsUser"] != 0
 
 
 def test_the_cluster_autoscaler_evicts_no_voice() -> None:

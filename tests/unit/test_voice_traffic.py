@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voicemesh import VoiceVariant
-from voicemesh.service.traffic import falls_back, max_ejection_percent
+from voicemesh import ConnectionLimits, VoiceVariant
+from voicemesh.service.traffic import connection_pool, falls_back, max_ejection_percent
 from voicemesh.service.workload import termination_grace_seconds
 
 ISTIO_DEFAULT_PERCENT = 10
@@ -46,6 +46,12 @@ def test_only_a_single_pod_among_several_variants_falls_back_on_the_others() -> 
     assert falls_back(one, [one, two])
     assert not falls_back(two, [one, two])
     assert not falls_back(one, [one])
+
+
+def test_each_limit_bounds_what_it_is_named_for() -> None:
+    pool = connection_pool(ConnectionLimits(1, 2, 3))
+    assert pool["tcp"]["maxConnections"] == 1
+    assert pool["http"] == {"http1MaxPendingRequests": 2, "http2MaxRequests": 3}
 
 
 @given(st.integers(1, 10_000))
