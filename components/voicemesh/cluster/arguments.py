@@ -71,7 +71,9 @@ class GpuClusterArgs:
 
     kubernetes_version: str = "1.35"
     """Minor version of Kubernetes, under standard support (STANDARD). It is upgraded on purpose,
-    one minor version at a time. https://docs.aws.amazon.com/eks/latest/userguide/kubernetes-versions.html"""
+    one minor version at a time: when standard support ends, EKS upgrades the cluster by itself, and
+    the version given here can no longer be had.
+    https://docs.aws.amazon.com/eks/latest/userguide/kubernetes-versions.html"""
 
     vpc_cidr: str = "10.0.0.0/16"
     """Private IPv4 range of the VPC, from /16 to /20. Fixed for the life of the cluster."""
