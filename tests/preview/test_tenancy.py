@@ -147,6 +147,10 @@ MUTATIONS: dict[str, tuple[Callable[[Recording], Recording], str]] = {
         "voice does not reach metrics server:10250",
     ),
     "no istiod": (_in("cluster-services", _drop_egress(15012)), "voice reaches istiod:15012"),
+    "all of istio-system": (
+        _in("cluster-services", _egress(15012, lambda rule: rule["to"][0].pop("podSelector"))),
+        "voice does not reach mesh dashboard:15012",
+    ),
     "no collector": (_in("cluster-services", _drop_egress(4317)), "voice reaches monitoring:4317"),
     "no Pod Identity": (
         _in("cluster-services", _drop_egress(80)),

@@ -604,6 +604,11 @@ def test_a_pod_that_ends_takes_requests_until_proxies_know_and_then_finishes_its
         assert pod(deployment)["terminationGracePeriodSeconds"] > pause + 900
 
 
+def test_proxies_are_told_the_protocol_in_words_that_no_port_name_can_contradict() -> None:
+    (port,) = voice().one(rules.SERVICE).inputs["spec"]["ports"]
+    assert (port["appProtocol"], port["port"], port["targetPort"]) == ("http", 8080, "http")
+
+
 def test_a_service_named_as_the_servers_settings_begin_is_none_of_them() -> None:
     for deployment in voice().of_type(DEPLOYMENT):
         assert pod(deployment)["enableServiceLinks"] is False
