@@ -2,8 +2,8 @@
 
 https://kubernetes.io/docs/concepts/services-networking/network-policies/ and the API reference of
 NetworkPolicySpec. Where both leave it open, this decides as kube-network-policies and the policy
-agent of Amazon's VPC CNI do: an ipBlock matches by address alone, pods included, and a policy sees
-a pod's address, not a Service's.
+agent of Amazon's VPC CNI do: an ipBlock matches by address alone, pods included. A policy sees a
+pod's address, not a Service's; the VPC CNI sees that of a Service, which is no party here.
 """
 
 from __future__ import annotations

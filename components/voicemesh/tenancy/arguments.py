@@ -109,7 +109,8 @@ class TenantNetwork:
     https_cidrs: Sequence[str] = ("0.0.0.0/0",)
     """Blocks of addresses that the pods may connect to on port 443, link-local addresses excepted:
     S3, KMS, the token issuer. The API server is on that port, too, where its address is in one of
-    these blocks; name the VPC's endpoints alone to keep it out."""
+    these blocks; on EKS, so is every Service with port 443, by its own address. Name the VPC's
+    endpoints alone to keep them out."""
 
     egress: Sequence[Egress] = ()
     """What else the pods may connect to."""

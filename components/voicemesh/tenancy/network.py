@@ -4,6 +4,11 @@ A policy sees a connection as it is on the wire: pod addresses, after a Service'
 translated, and the port that the pod was called on. Sidecars call pods at that same port, 8080 for
 a voice, and only behind the pod's own interface is it redirected to 15006, so policies name the
 ports of applications. https://istio.io/latest/docs/ops/deployment/application-requirements/
+
+Amazon's VPC CNI sees a Service's address before it is translated. It adds the addresses of Services
+to what pods are allowed by labels, if the labels here are among those that the Service selects by,
+as with CoreDNS and istiod: name no others.
+https://github.com/aws/amazon-network-policy-controller-k8s/blob/main/pkg/resolvers/endpoints.go
 """
 
 from collections.abc import Mapping, Sequence
