@@ -35,6 +35,15 @@ from voicemesh import (
 NAME = "voicemesh-ireland"
 TENANT = "newsroom"
 VOICE = "reader"
+LOAD_BALANCER = {
+    "type": "external",
+    "nlb-target-type": "ip",
+    "scheme": "internet-facing",
+    # Otherwise the gateway would see the load balancer's address in place of the client's.
+    "target-group-attributes": "preserve_client_ip.enabled=true",
+}
+"""What the load balancer controller makes for the gateway.
+https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/"""
 
 config = pulumi.Config()
 region = pulumi.Config("aws").require("region")
@@ -113,6 +122,10 @@ def make_platform(image: str) -> None:
             # cert-manager, or whoever else, keeps the certificate in the gateway's namespace.
             hosts=[GatewayHost(host, secret_name="public-certificate")],
             injection_labels=injection_labels,
+            service_annotations={
+                f"service.beta.kubernetes.io/aws-load-balancer-{name}": value
+                for name, value in LOAD_BALANCER.items()
+            },
         ),
         in_cluster,
     )

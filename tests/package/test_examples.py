@@ -96,6 +96,7 @@ RULES = [
     rules.no_object_is_declared_twice,
     rules.stateful_resources_are_protected,
     rules.every_route_leads_to_a_subset,
+    rules.clients_keep_their_addresses,
     rules.pods_meet_the_restricted_standard,
     rules.rollouts_need_no_spare_gpu,
 ]

@@ -270,6 +270,10 @@ def public_routes_are_bound_to_a_gateway_that_has_their_hosts(
 
 def clients_keep_their_addresses(recording: Recording) -> Iterator[str]:
     """Neither a node nor the load balancer puts its own in place of the client's."""
+    addons = any(
+        it.inputs.get("chart") == contract.LOAD_BALANCER_CONTROLLER
+        for it in recording.of_type(RELEASE)
+    )
     for release in recording.of_type(RELEASE):
         service = release.inputs["values"].get("service", {})
         if service.get("type") not in ("LoadBalancer", "NodePort"):
@@ -278,6 +282,9 @@ def clients_keep_their_addresses(recording: Recording) -> Iterator[str]:
             yield f"{release.name}: nodes pass on with their own address"
         prefix = "service.beta.kubernetes.io/aws-load-balancer-"
         annotations = service.get("annotations", {})
+        # Of Services without it, EKS makes load balancers of its own that are older.
+        if addons and annotations.get(f"{prefix}type") != "external":
+            yield f"{release.name}: not the load balancer of the add-on"
         by_address = annotations.get(f"{prefix}nlb-target-type") == "ip"
         attributes = annotations.get(f"{prefix}target-group-attributes", "").split(",")
         # An NLB does it by default for instances only:

@@ -163,6 +163,14 @@ FAULTS: list[tuple[Rule, str, Fault]] = [
         ),
     ),
     (
+        rules.clients_keep_their_addresses,
+        "dev",
+        _inputs(
+            RELEASE,
+            lambda inputs: inputs["values"].get("service", {}).pop("annotations", None),
+        ),
+    ),
+    (
         rules.no_metrics_in_public,
         "staging",
         _inputs(
