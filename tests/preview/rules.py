@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from voicemesh import contract
+from voicemesh.service.pod_storage import STORAGE_ROLE_ANNOTATION
 from voicemesh.testing import Recording, Registration
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
@@ -24,6 +25,7 @@ SCALED_OBJECT = "kubernetes:keda.sh/v1alpha1:ScaledObject"
 POD_AUTOSCALER = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 EKS = "aws:eks/cluster:Cluster"
+POD_IDENTITY = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
 
 STATEFUL = {
     "aws:s3/bucket:Bucket",
@@ -164,9 +166,7 @@ _NAMED_BY: dict[str, tuple[str, ...]] = {
     "aws:eks/addon:Addon": ("clusterName", "addonName"),
     EKS: ("name",),
     "aws:eks/nodeGroup:NodeGroup": ("clusterName", "nodeGroupName"),
-    "aws:eks/podIdentityAssociation:PodIdentityAssociation": (
-        *("clusterName", "namespace", "serviceAccount"),
-    ),
+    POD_IDENTITY: (*("clusterName", "namespace", "serviceAccount"),),
     "aws:iam/role:Role": ("name",),
     "aws:iam/rolePolicy:RolePolicy": ("role", "name"),
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment": ("role", "policyArn"),
@@ -184,6 +184,20 @@ _NAMED_BY: dict[str, tuple[str, ...]] = {
         )
     },
 }
+
+
+def pods_wait_for_the_role_of_their_account(recording: Recording) -> Iterator[str]:
+    """EKS gives a pod its credentials when it is made, or never."""
+    roles = {
+        (found.inputs["namespace"], found.inputs["serviceAccount"]): found.inputs["roleArn"]
+        for found in recording.of_type(POD_IDENTITY)
+    }
+    for deployment in recording.of_type(DEPLOYMENT):
+        template = deployment.inputs["spec"]["template"]
+        account = template["spec"]["serviceAccountName"]
+        role = roles.get((deployment.inputs["metadata"]["namespace"], account))
+        if template["metadata"]["annotations"].get(STORAGE_ROLE_ANNOTATION) != role:
+            yield f"{deployment.name} does not wait for {role}"
 
 
 def autoscalers_own_the_number_of_pods(recording: Recording) -> Iterator[str]:

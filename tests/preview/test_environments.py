@@ -34,6 +34,7 @@ from tests.stacks import (
     stack_values,
     without,
 )
+from voicemesh.service.pod_storage import STORAGE_ROLE_ANNOTATION
 from voicemesh.testing import Recording, Registration
 
 BUCKET = "aws:s3/bucket:Bucket"
@@ -56,6 +57,7 @@ INVARIANTS: list[Rule] = [
     rules.no_name_is_in_use_already(),
     rules.every_name_in_aws_is_known,
     rules.secrets_stay_secret(*KUBECONFIGS, *PRIVATE_KEYS, SECRET_KEY),
+    rules.pods_wait_for_the_role_of_their_account,
     rules.autoscalers_own_the_number_of_pods,
     rules.one_failing_pod_can_be_ejected,
     rules.five_hundreds_in_a_row_eject,
@@ -122,6 +124,16 @@ FAULTS: list[tuple[Rule, str, Fault]] = [
         rules.secrets_stay_secret(*KUBECONFIGS),
         "prod",
         _options(KUBERNETES_PROVIDER, secret_paths=frozenset()),
+    ),
+    (
+        rules.pods_wait_for_the_role_of_their_account,
+        "prod",
+        _inputs(
+            DEPLOYMENT,
+            lambda inputs: inputs["spec"]["template"]["metadata"]["annotations"].pop(
+                STORAGE_ROLE_ANNOTATION, None
+            ),
+        ),
     ),
     (
         rules.autoscalers_own_the_number_of_pods,
@@ -378,7 +390,7 @@ def test_a_release_does_not_plan_against_the_cluster(
     assert types == {
         "aws:iam/role:Role",
         "aws:iam/rolePolicy:RolePolicy",
-        "aws:eks/podIdentityAssociation:PodIdentityAssociation",
+        rules.POD_IDENTITY,
     }
 
 
