@@ -1,5 +1,5 @@
 """`TtsVoiceService`: a voice in variants, with its traffic and its resilience.
 
-`arguments` says what can be asked for, `workload` and `traffic` decide what follows from it, and
-`component` declares the resources.
+`arguments` says what can be asked for, `workload`, `traffic` and `resilience` decide what follows
+from it, and `component` declares the resources.
 """

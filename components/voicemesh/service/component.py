@@ -12,7 +12,7 @@ from voicemesh.arguments import Faults
 from voicemesh.component import after, child_options
 from voicemesh.istio import DestinationRule, VirtualService
 from voicemesh.mesh import TRUST_DOMAIN
-from voicemesh.service import autoscalers, traffic, workload
+from voicemesh.service import autoscalers, resilience, traffic, workload
 from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant, check_names
 from voicemesh.service.keda import ScaledObject
 from voicemesh.service.scaling import Scaler
@@ -63,7 +63,7 @@ class TtsVoiceService(pulumi.ComponentResource):
         rule = DestinationRule(
             name,
             self._metadata(),
-            traffic.destination_rule(
+            resilience.destination_rule(
                 self._service, args.namespace, args.variants, args.connection_limits
             ),
             child_options(self),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicemesh import ConnectionLimits, VoiceVariant
-from voicemesh.service.traffic import connection_pool, falls_back, max_ejection_percent
+from voicemesh.service.resilience import connection_pool, falls_back, max_ejection_percent
 from voicemesh.service.workload import termination_grace_seconds
 
 ISTIO_DEFAULT_PERCENT = 10
