@@ -13,13 +13,19 @@ from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh.istio.specs import (
+    AuthorizationPolicySpec,
     DestinationRuleSpec,
+    EnvoyFilterSpec,
     GatewaySpec,
     PeerAuthenticationSpec,
+    RequestAuthenticationSpec,
+    ServiceEntrySpec,
     VirtualServiceSpec,
 )
 
 _NETWORKING: Final = "networking.istio.io/v1"
+_NETWORKING_ALPHA: Final = "networking.istio.io/v1alpha3"
+"""The only version that has EnvoyFilter."""
 _SECURITY: Final = "security.istio.io/v1"
 
 
@@ -73,3 +79,55 @@ class PeerAuthentication(CustomResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, _SECURITY, "PeerAuthentication", spec, metadata, opts)
+
+
+class RequestAuthentication(CustomResource):
+    """Whose tokens workloads verify. A request without a token passes."""
+
+    def __init__(
+        self,
+        name: str,
+        metadata: ObjectMetaArgs,
+        spec: RequestAuthenticationSpec,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, _SECURITY, "RequestAuthentication", spec, metadata, opts)
+
+
+class AuthorizationPolicy(CustomResource):
+    """Who may do what at workloads."""
+
+    def __init__(
+        self,
+        name: str,
+        metadata: ObjectMetaArgs,
+        spec: AuthorizationPolicySpec,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, _SECURITY, "AuthorizationPolicy", spec, metadata, opts)
+
+
+class ServiceEntry(CustomResource):
+    """A host outside the mesh that its proxies know."""
+
+    def __init__(
+        self,
+        name: str,
+        metadata: ObjectMetaArgs,
+        spec: ServiceEntrySpec,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, _NETWORKING, "ServiceEntry", spec, metadata, opts)
+
+
+class EnvoyFilter(CustomResource):
+    """Changes to the configuration that istiod makes for proxies."""
+
+    def __init__(
+        self,
+        name: str,
+        metadata: ObjectMetaArgs,
+        spec: EnvoyFilterSpec,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, _NETWORKING_ALPHA, "EnvoyFilter", spec, metadata, opts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pulumi
 
@@ -76,19 +76,32 @@ class LocalityLoadBalancing(TypedDict, total=False):
     failoverPriority: Sequence[str]
 
 
-class LoadBalancer(TypedDict):
+class Warmup(TypedDict):
+    duration: str
+
+
+class LoadBalancer(TypedDict, total=False):
     simple: Literal["LEAST_REQUEST", "ROUND_ROBIN"]
     localityLbSetting: LocalityLoadBalancing
+    warmup: Warmup
+
+
+class TcpKeepalive(TypedDict):
+    time: str
+    interval: str
+    probes: int
 
 
 class TcpConnectionPool(TypedDict):
     maxConnections: int
     connectTimeout: str
+    tcpKeepalive: TcpKeepalive
 
 
-class HttpConnectionPool(TypedDict):
+class HttpConnectionPool(TypedDict, total=False):
     http1MaxPendingRequests: int
     http2MaxRequests: int
+    maxRequestsPerConnection: int
 
 
 class ConnectionPool(TypedDict):
@@ -101,12 +114,25 @@ class OutlierDetection(TypedDict):
     interval: str
     baseEjectionTime: str
     maxEjectionPercent: int
+    minHealthPercent: int
+
+
+class RetryBudget(TypedDict):
+    percent: float
+    minRetryConcurrency: int
+
+
+class ClientTls(TypedDict, total=False):
+    mode: Literal["SIMPLE"]
+    sni: str
+    subjectAltNames: Sequence[str]
 
 
 class TrafficPolicy(TypedDict, total=False):
     loadBalancer: LoadBalancer
     connectionPool: ConnectionPool
     outlierDetection: OutlierDetection
+    retryBudget: RetryBudget
 
 
 class Subset(TypedDict):
@@ -127,3 +153,107 @@ class MutualTls(TypedDict):
 
 class PeerAuthenticationSpec(TypedDict):
     mtls: MutualTls
+
+
+class WorkloadSelector(TypedDict):
+    matchLabels: dict[str, Text]
+
+
+class JwtRule(TypedDict, total=False):
+    issuer: str
+    jwksUri: str
+    audiences: Sequence[str]
+    forwardOriginalToken: bool
+
+
+class RequestAuthenticationSpec(TypedDict):
+    selector: WorkloadSelector
+    jwtRules: Sequence[JwtRule]
+
+
+class RequestSource(TypedDict, total=False):
+    principals: Sequence[Text]
+    notPrincipals: Sequence[Text]
+    requestPrincipals: Sequence[str]
+    notRequestPrincipals: Sequence[str]
+
+
+class Operation(TypedDict, total=False):
+    hosts: Sequence[str]
+    methods: Sequence[str]
+    notMethods: Sequence[str]
+    paths: Sequence[str]
+    notPaths: Sequence[str]
+    ports: Sequence[str]
+
+
+class From(TypedDict):
+    source: RequestSource
+
+
+class To(TypedDict):
+    operation: Operation
+
+
+class Condition(TypedDict, total=False):
+    key: str
+    values: Sequence[str]
+    notValues: Sequence[str]
+
+
+# `from` is a keyword of Python.
+AuthorizationRule = TypedDict(
+    "AuthorizationRule",
+    {"from": Sequence[From], "to": Sequence[To], "when": Sequence[Condition]},
+    total=False,
+)
+
+
+class ExtensionProvider(TypedDict):
+    name: str
+
+
+class AuthorizationPolicySpec(TypedDict, total=False):
+    selector: WorkloadSelector
+    action: Literal["ALLOW", "DENY", "CUSTOM"]
+    provider: ExtensionProvider
+    rules: Sequence[AuthorizationRule]
+
+
+class ServicePort(TypedDict, total=False):
+    number: int
+    name: str
+    protocol: Literal["HTTP", "HTTPS"]
+    targetPort: int
+
+
+class Endpoint(TypedDict):
+    address: str
+
+
+class ServiceEntrySpec(TypedDict, total=False):
+    hosts: Sequence[str]
+    addresses: Sequence[str]
+    ports: Sequence[ServicePort]
+    location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"]
+    resolution: Literal["NONE", "STATIC", "DNS"]
+    endpoints: Sequence[Endpoint]
+    exportTo: Sequence[str]
+
+
+class EnvoyWorkloadSelector(TypedDict):
+    labels: dict[str, Text]
+
+
+class ConfigPatch(TypedDict):
+    applyTo: Literal[
+        "CLUSTER", "HTTP_FILTER", "HTTP_ROUTE", "LISTENER", "NETWORK_FILTER", "VIRTUAL_HOST"
+    ]
+    match: dict[str, Any]
+    patch: dict[str, Any]
+
+
+class EnvoyFilterSpec(TypedDict, total=False):
+    workloadSelector: EnvoyWorkloadSelector
+    configPatches: Sequence[ConfigPatch]
+    priority: int
