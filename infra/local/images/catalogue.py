@@ -71,7 +71,25 @@ SPEECH_SERVER = Image(
     context=CHECKOUT,
 )
 
-IMAGES = (PAUSE, PROXY, PILOT, INSTALL_CNI, COREDNS, METRICS_SERVER, SPEECH_SERVER)
+SCRIPTED_UPSTREAM = Image(
+    name="scripted-upstream",
+    tags=("1",),
+    containerfile=CHECKOUT / "tests" / "e2e" / "scripted_upstream" / "Containerfile",
+    base=DEBIAN,
+    context=CHECKOUT,
+)
+"""Answers as each request asks it to, where a test needs that of a voice."""
+
+IMAGES = (
+    PAUSE,
+    PROXY,
+    PILOT,
+    INSTALL_CNI,
+    COREDNS,
+    METRICS_SERVER,
+    SPEECH_SERVER,
+    SCRIPTED_UPSTREAM,
+)
 """What the nodes run; the images that these are built on are not among them."""
 
 
