@@ -85,11 +85,15 @@ def expected_namespaces() -> tuple[str, ...]:
 
 
 def namespaces() -> set[str]:
-    """The machine's named network namespaces that belong to the environment."""
+    """The machine's named network namespaces that belong to the environment: what `up` makes, and
+    what tests have joined to the hub (`voicemesh-…`)."""
     if not NAMESPACES.is_dir():
         return set()
-    expected = expected_namespaces()
-    return {entry.name for entry in NAMESPACES.iterdir() if entry.name in expected}
+    return {
+        entry.name
+        for entry in NAMESPACES.iterdir()
+        if entry.name == HUB or entry.name.startswith(f"{HUB}-")
+    }
 
 
 def delete_network() -> None:
