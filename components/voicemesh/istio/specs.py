@@ -37,10 +37,12 @@ class GatewaySpec(TypedDict):
 class StringMatch(TypedDict, total=False):
     exact: str
     prefix: str
+    regex: str
 
 
 class HttpMatch(TypedDict, total=False):
     uri: StringMatch
+    method: StringMatch
     headers: dict[str, StringMatch]
 
 
@@ -57,11 +59,23 @@ class WeightedDestination(TypedDict):
 class Retries(TypedDict):
     attempts: int
     retryOn: str
+    retryIgnorePreviousHosts: bool
+
+
+class Percentage(TypedDict):
+    value: float
+
+
+class Mirror(TypedDict):
+    destination: Destination
+    percentage: Percentage
 
 
 class HttpRoute(TypedDict, total=False):
+    name: str
     match: Sequence[HttpMatch]
     route: Sequence[WeightedDestination]
+    mirrors: Sequence[Mirror]
     retries: Retries
 
 
@@ -80,8 +94,18 @@ class Warmup(TypedDict):
     duration: str
 
 
+class Maglev(TypedDict):
+    tableSize: int
+
+
+class ConsistentHash(TypedDict):
+    httpHeaderName: str
+    maglev: Maglev
+
+
 class LoadBalancer(TypedDict, total=False):
     simple: Literal["LEAST_REQUEST", "ROUND_ROBIN"]
+    consistentHash: ConsistentHash
     localityLbSetting: LocalityLoadBalancing
     warmup: Warmup
 

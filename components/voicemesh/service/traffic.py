@@ -32,6 +32,7 @@ RETRIES: Final[Retries] = {
     "attempts": 1,
     # Nothing is retried once the server may have begun: that would cost GPU time twice.
     "retryOn": "connect-failure,refused-stream,reset-before-request",
+    "retryIgnorePreviousHosts": True,
 }
 VIP_CALLER: Final[Mapping[str, StringMatch]] = {
     # Written by the gateway from a token that it has verified; no header that a client can send.
