@@ -15,6 +15,7 @@ SPEECH_UPDATE_TAG = "0.1.1"
 
 _HERE = Path(__file__).resolve().parent
 _SPEECH_PROJECT = CHECKOUT / "inference_image"
+_SCRIPTED_UPSTREAM = CHECKOUT / "tests" / "e2e" / "scripted_upstream"
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ SPEECH_SERVER = Image(
 SCRIPTED_UPSTREAM = Image(
     name="scripted-upstream",
     tags=("1",),
-    containerfile=CHECKOUT / "tests" / "e2e" / "scripted_upstream" / "Containerfile",
+    containerfile=_SCRIPTED_UPSTREAM / "Containerfile",
     base=DEBIAN,
-    context=CHECKOUT,
+    context=_SCRIPTED_UPSTREAM,
 )
 """Answers as each request asks it to, where a test needs that of a voice."""
 
