@@ -14,6 +14,7 @@ from infra.local.versions import (
     METRICS_SERVER_VERSION,
     NETWORK_POLICIES_VERSION,
     PULUMI_VERSION,
+    RATELIMIT_VERSION,
 )
 
 
@@ -176,6 +177,13 @@ TOOLS = (
         ),
     ),
     Tool(
+        "istioctl",
+        ISTIO_VERSION,
+        binaries=("istioctl",),
+        builds=(Build(("istio.io/istio/istioctl/cmd/istioctl",), ("vtprotobuf", "disable_pgv")),),
+        stamps=_ISTIO_STAMPS,
+    ),
+    Tool(
         "helm",
         HELM_VERSION,
         binaries=("helm",),
@@ -191,6 +199,7 @@ TOOLS = (
         stamps=(("k8s.io/client-go/pkg/version.gitVersion", f"v{METRICS_SERVER_VERSION}"),),
     ),
     Tool("network-policies", NETWORK_POLICIES_VERSION, binaries=("network-policies",)),
+    Tool("ratelimit", RATELIMIT_VERSION, binaries=("ratelimit",)),
     Tool(
         "kwok",
         KWOK_VERSION,
@@ -210,4 +219,5 @@ NEEDED_FOR_UP = (
     "coredns",
     "metrics-server",
     "network-policies",
+    "ratelimit",
 )

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.paths import CHECKOUT
-from infra.local.versions import COREDNS_VERSION, ISTIO_VERSION, METRICS_SERVER_VERSION
+from infra.local.versions import (
+    COREDNS_VERSION,
+    ISTIO_VERSION,
+    METRICS_SERVER_VERSION,
+    RATELIMIT_COMMIT,
+    REDIS_VERSION,
+)
 
 REPOSITORY = "localhost/voicemesh"
 SPEECH_UPDATE_TAG = "0.1.1"
@@ -64,6 +70,8 @@ PROXY = _ours("proxyv2", ISTIO_VERSION, IPTABLES, "envoy", "envoy_bootstrap.json
 INSTALL_CNI = _ours("install-cni", ISTIO_VERSION, IPTABLES, "install-cni", "istio-cni")
 COREDNS = _ours("coredns", COREDNS_VERSION, DEBIAN, "coredns")
 METRICS_SERVER = _ours("metrics-server", METRICS_SERVER_VERSION, DEBIAN, "metrics-server")
+RATELIMIT = _ours("ratelimit", RATELIMIT_COMMIT, DEBIAN, "ratelimit")
+REDIS = _ours("redis", REDIS_VERSION, DEBIAN)
 SPEECH_SERVER = Image(
     name="speech-server",
     tags=(_speech_version(), SPEECH_UPDATE_TAG),
@@ -88,6 +96,8 @@ IMAGES = (
     INSTALL_CNI,
     COREDNS,
     METRICS_SERVER,
+    RATELIMIT,
+    REDIS,
     SPEECH_SERVER,
     SCRIPTED_UPSTREAM,
 )
