@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from infra.local import stack, status, up
+from infra.local import stack, status, tokens, up
 from infra.local.display import console, errors
 from infra.local.errors import LocalEnvironmentError
 from infra.local.network import hub_namespace, in_hub
@@ -64,6 +64,18 @@ def kubeconfig_command() -> None:
     """Print the path of a kubeconfig for use on this machine."""
     _require_running()
     typer.echo(STATE / "kubeconfig-host")
+
+
+@app.command("token")
+def token_command(
+    client: Annotated[str, typer.Option(help="who asks for it")] = tokens.DEFAULT_CLIENT,
+    scope: Annotated[
+        str | None, typer.Option(help="scopes with blanks between them; by default all it may have")
+    ] = None,
+) -> None:
+    """Print an access token, as the gateway wants one after `Authorization: Bearer`."""
+    _require_running()
+    _run(lambda: typer.echo(tokens.fetch_token(client, scope)))
 
 
 @app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import tenacity
 
+from infra.local import tokens
 from infra.local.errors import LocalEnvironmentError
 from voicemesh.contract import SPEECH_PATH
 
@@ -64,12 +65,25 @@ class Door:
         """The address as a browser or curl would be given it: both know `*.localhost`."""
         return f"https://{self.host}:{self.address.rpartition(':')[2]}"
 
-    def client(self, timeout_seconds: float = 60) -> httpx.Client:
-        """A client that goes to `address` whatever the resolver says of `host`."""
+    def client(
+        self, timeout_seconds: float = 60, caller: str | None = tokens.DEFAULT_CLIENT
+    ) -> httpx.Client:
+        """A client that goes to `address` whatever the resolver says of `host`.
+
+        Args:
+            timeout_seconds: of each step of a request.
+            caller: client of the token issuer whose token is sent; None sends none.
+
+        Raises:
+            LocalEnvironmentError: the issuer gives no token.
+        """
         context = ssl.create_default_context(cafile=str(self.authority))
+        headers = {"Host": self.host}
+        if caller is not None:
+            headers["Authorization"] = f"Bearer {tokens.fetch_token(caller)}"
         return httpx.Client(
             base_url=f"https://{self.address}",
-            headers={"Host": self.host},
+            headers=headers,
             verify=context,
             timeout=timeout_seconds,
             trust_env=False,
@@ -83,8 +97,8 @@ class Door:
 def speak(door: Door, text: str | None, path: Path) -> Utterance:
     """Speaks `text`, or a random sentence, through `door` into the WAV file `path`.
 
-    A gateway may still be learning its routes just after `pulumi up`: for half a minute, refusals
-    that are not about the request itself are tried again.
+    A gateway may still be learning its routes, and the keys of tokens, just after `pulumi up`: for
+    half a minute, refusals that are not about the request itself are tried again.
 
     Raises:
         LocalEnvironmentError: no audio came; names the status and what the service answered.
@@ -118,7 +132,7 @@ def speak(door: Door, text: str | None, path: Path) -> Utterance:
 
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in {404, 429, 502, 503, 504}
+        return error.response.status_code in {401, 404, 429, 502, 503, 504}
     return isinstance(error, httpx.TransportError)
 
 

@@ -10,20 +10,31 @@ from pathlib import Path
 
 import httpx
 
-from infra.local import cluster, debian, images, ownership, preflight, processes, stack, toolbox
+from infra.local import (
+    cluster,
+    debian,
+    images,
+    ownership,
+    preflight,
+    processes,
+    stack,
+    tokens,
+    toolbox,
+)
 from infra.local.certificates import ensure_authority
 from infra.local.display import console, phase
 from infra.local.network import in_hub
 from infra.local.paths import CHECKOUT, STATE
 from infra.local.processes import Daemon
 from infra.local.speak import Door, speak
-from infra.local.topology import AWS_PORT, HUB_ADDRESS
+from infra.local.topology import AWS_PORT, HUB_ADDRESS, ISSUER_PORT
 from infra.local.waiting import wait_until
 from voicemesh.contract import SPEECH_PATH
 
 HOST = "tts.voicemesh.localhost"
 CHARTS = STATE / "charts"
 GATEWAY_AUTHORITY = STATE / "gateway" / "ca.crt"
+ISSUER_DAEMON = "token-issuer"
 
 
 def up() -> None:
@@ -48,6 +59,7 @@ def up() -> None:
         with phase("cluster") as progress:
             cluster.ensure_cluster(archives, progress)
             ensure_aws_server()
+            ensure_token_issuer()
         with phase("stack configuration"):
             ensure_charts()
             stack.configure(ensure_authority(GATEWAY_AUTHORITY.parent, GATEWAY_AUTHORITY.stem))
@@ -57,6 +69,7 @@ def up() -> None:
     _show_outputs()
     console.print(
         f"try it: curl --cacert {_shown(GATEWAY_AUTHORITY)} {door().url}{SPEECH_PATH} "
+        """-H "Authorization: Bearer $(.venv/bin/python -m infra.local token)" """
         """--json '{"input": "Hello."}' --output hello.wav""",
         soft_wrap=True,
         markup=False,
@@ -91,20 +104,43 @@ def ensure_aws_server() -> None:
     Raises:
         LocalEnvironmentError: it does not answer; shows the end of its log.
     """
-    address = ["--host", HUB_ADDRESS, "--port", str(AWS_PORT)]
-    argv = in_hub([sys.executable, "-m", "infra.local.aws_server", *address])
-    daemon = Daemon("aws-server", argv, {"PYTHONPATH": str(CHECKOUT)})
+    _ensure_server("aws-server", "infra.local.aws_server", AWS_PORT, "/moto-api/")
+
+
+def ensure_token_issuer() -> None:
+    """Starts the stand-in for an identity provider in the hub, where the proxies reach it.
+
+    Raises:
+        LocalEnvironmentError: it does not answer; shows the end of its log.
+    """
+    files = tokens.token_files()
+    files.ensure()
+    _ensure_server(
+        ISSUER_DAEMON,
+        "infra.local.token_issuer",
+        ISSUER_PORT,
+        tokens.KEYS_PATH,
+        "--folder",
+        str(files.folder),
+    )
+
+
+def _ensure_server(name: str, module: str, port: int, path: str, *more: str) -> None:
+    """Starts a server of ours in the hub, and waits until it answers at a path."""
+    address = ["--host", HUB_ADDRESS, "--port", str(port)]
+    argv = in_hub([sys.executable, "-m", module, *address, *more])
+    daemon = Daemon(name, argv, {"PYTHONPATH": str(CHECKOUT)})
     processes.ensure_daemon(daemon)
 
     def missing() -> str | None:
         processes.still_running(daemon)
         try:
-            httpx.get(f"http://127.0.0.1:{AWS_PORT}/moto-api/", trust_env=False, timeout=5)
+            httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, timeout=5)
         except httpx.HTTPError as error:
             return str(error)
         return None
 
-    wait_until(missing, "the AWS server to answer", 60, daemon.log)
+    wait_until(missing, f"{name} to answer", 60, daemon.log)
 
 
 def ensure_charts() -> None:
