@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voicemesh.arguments import ArgumentsError
+    from voicemesh.charts import ChartSource
     from voicemesh.cluster.addon_arguments import AddonVersions, ClusterAddonsArgs
     from voicemesh.cluster.addons import ClusterAddons
     from voicemesh.cluster.arguments import GpuClusterArgs, NatGateways, SystemNodes
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
         ReservedCapacity,
     )
     from voicemesh.gateway import GatewayHost, PublicGateway, PublicGatewayArgs, ServiceType
-    from voicemesh.mesh import ChartSource, IstioMesh, IstioMeshArgs, ProxyBuild
+    from voicemesh.mesh import IstioMesh, IstioMeshArgs, ProxyBuild
     from voicemesh.names import UniqueName, UniqueNameArgs
     from voicemesh.registry import ImageRegistry, ImageRegistryArgs
-    from voicemesh.service.arguments import ConnectionLimits, TtsVoiceServiceArgs, VoiceVariant
+    from voicemesh.revisions import MeshRevision
+    from voicemesh.service.arguments import (
+        ConnectionLimits,
+        Ejection,
+        TtsVoiceServiceArgs,
+        VoiceVariant,
+    )
     from voicemesh.service.component import TtsVoiceService
     from voicemesh.service.data import ModelWeights, ObjectStorage, OutputStorage
     from voicemesh.service.scaling import Autoscaling, Scaler
@@ -52,6 +59,7 @@ __all__ = [
     "ComputeSize",
     "ConnectionLimits",
     "Egress",
+    "Ejection",
     "GatewayHost",
     "GpuCluster",
     "GpuClusterArgs",
@@ -61,6 +69,7 @@ __all__ = [
     "ImageRegistryArgs",
     "IstioMesh",
     "IstioMeshArgs",
+    "MeshRevision",
     "ModelWeights",
     "NatGateways",
     "ObjectStorage",
@@ -94,12 +103,13 @@ _MODULES = {
     "ArgumentsError": "arguments",
     "Autoscaling": "service.scaling",
     "CapacityType": "cluster.node_group_arguments",
-    "ChartSource": "mesh",
+    "ChartSource": "charts",
     "ClusterAddons": "cluster.addons",
     "ClusterAddonsArgs": "cluster.addon_arguments",
     "ComputeSize": "sizes",
     "ConnectionLimits": "service.arguments",
     "Egress": "tenancy",
+    "Ejection": "service.arguments",
     "GatewayHost": "gateway",
     "GpuCluster": "cluster.cluster",
     "GpuClusterArgs": "cluster.arguments",
@@ -109,6 +119,7 @@ _MODULES = {
     "ImageRegistryArgs": "registry",
     "IstioMesh": "mesh",
     "IstioMeshArgs": "mesh",
+    "MeshRevision": "revisions",
     "ModelWeights": "service.data",
     "NatGateways": "cluster.arguments",
     "ObjectStorage": "service.data",

@@ -1,23 +1,31 @@
 """`IstioMesh`: Istio by its own charts, with mutual TLS everywhere and time for long streams."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
 import pulumi
-from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
+from pulumi_kubernetes.helm.v3 import Release
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh.arguments import Faults
+from voicemesh.charts import ISTIO_IMAGE_HUB, ISTIO_VERSION, ChartSource
 from voicemesh.component import after, child_options
 from voicemesh.istio import PeerAuthentication
 from voicemesh.namespaces import declare_namespace
+from voicemesh.revisions import (
+    DEFAULT_REVISION,
+    INJECTION_LABELS,
+    NO_INJECTION,
+    THE_DEFAULT,
+    MeshRevision,
+    check_revisions,
+    declare_tag,
+    suffixed,
+)
 from voicemesh.sizes import DEFAULT_SIDECAR, ComputeSize
 
-ISTIO_VERSION: Final = "1.31.0"
-ISTIO_CHART_REPOSITORY: Final = "https://istio-release.storage.googleapis.com/charts"
-ISTIO_IMAGE_HUB: Final = "registry.istio.io/release"
 TRUST_DOMAIN: Final = "cluster.local"
 DRAIN_MARGIN_SECONDS: Final = 60
 CHART_TIMEOUT_SECONDS: Final = 600
@@ -28,9 +36,6 @@ CNI_NAMESPACE: Final = "istio-cni"
 _RUNTIME_DEFAULT: Final = {"type": "RuntimeDefault"}
 _RELEASE_NAMES: Final = {"base": "istio-base", "cni": "istio-cni"}
 """Releases that Istio's documentation names otherwise than their charts."""
-
-_CHART_DIRECTORIES: Final = {"cni": "istio-cni"}
-"""Charts whose directory in Istio's sources is not named as the chart."""
 
 
 class ProxyBuild(StrEnum):
@@ -45,38 +50,6 @@ class ProxyBuild(StrEnum):
 
 
 @dataclass(frozen=True)
-class ChartSource:
-    """Where Istio's charts come from: a repository, or a directory that holds one for each."""
-
-    repository: str | None = None
-    """URL of a Helm repository; by default Istio's own. Conflicts with `directory`."""
-
-    version: str | None = None
-    """Version of the charts; by default `ISTIO_VERSION`. Conflicts with `directory`."""
-
-    directory: str | None = None
-    """A directory with the charts base, istio-cni, istiod and gateway."""
-
-    def check(self, faults: Faults, path: str) -> None:
-        """Notes a source that is both a repository and a directory."""
-        for field_name in ("repository", "version"):
-            value = getattr(self, field_name)
-            conflicts = self.directory is not None and value is not None
-            allowed = f"nothing, since {path}.directory is given"
-            faults.require(not conflicts, f"{path}.{field_name}", value, allowed)
-
-    def release_arguments(self, chart: str) -> dict[str, Any]:
-        """The arguments of a Helm release that say which chart it installs."""
-        if self.directory is not None:
-            return {"chart": f"{self.directory}/{_CHART_DIRECTORIES.get(chart, chart)}"}
-        return {
-            "chart": chart,
-            "version": self.version or ISTIO_VERSION,
-            "repository_opts": RepositoryOptsArgs(repo=self.repository or ISTIO_CHART_REPOSITORY),
-        }
-
-
-@dataclass(frozen=True)
 class IstioMeshArgs:
     """Arguments of `IstioMesh`."""
 
@@ -88,6 +61,13 @@ class IstioMeshArgs:
 
     image_tag: str = ISTIO_VERSION
     """Tag of those images."""
+
+    revisions: Sequence[MeshRevision] = ()
+    """Control planes that run side by side, as during an upgrade; by default one, `default`."""
+
+    current_revision: str = DEFAULT_REVISION
+    """Name of the one that namespaces with `IstioMesh.injection_labels` follow. Their pods follow
+    when they are made again: see `IstioMesh.revision`."""
 
     proxy_build: ProxyBuild = ProxyBuild.ISTIO
     """Which Envoy the proxy image carries."""
@@ -111,6 +91,7 @@ class IstioMeshArgs:
     def __post_init__(self) -> None:
         faults = Faults.of(self)
         self.charts.check(faults, "charts")
+        check_revisions(faults, self.revisions, self.current_revision)
         faults.whole_number(1, "max_stream_seconds", self.max_stream_seconds)
         faults.whole_number(1, "istiod_replicas", self.istiod_replicas)
         faults.require(
@@ -136,13 +117,19 @@ class IstioMesh(pulumi.ComponentResource):
     """
 
     version: pulumi.Output[str]
-    """Tag of the images in use."""
+    """Tag of the images of the current control plane."""
 
     namespace: pulumi.Output[str]
     """Namespace of the control plane, and of mesh-wide policies."""
 
+    revision: pulumi.Output[str]
+    """Name of the current control plane, once it injects pods. Workloads with it in an annotation
+    of their pods, as `PublicGateway` and `TtsVoiceService` have it, are rolled out anew when it
+    changes."""
+
     injection_labels: pulumi.Output[Mapping[str, str]]
-    """Labels of a namespace whose pods get sidecars; they exist once pods can be injected."""
+    """Labels of a namespace whose pods get sidecars; they exist once pods can be injected. They
+    stay the same from one control plane to the next."""
 
     def __init__(
         self, name: str, args: IstioMeshArgs, opts: pulumi.ResourceOptions | None = None
@@ -151,23 +138,33 @@ class IstioMesh(pulumi.ComponentResource):
         system = declare_namespace(
             f"{name}-system", SYSTEM_NAMESPACE, "restricted", child_options(self)
         )
-        node = declare_namespace(f"{name}-cni", CNI_NAMESPACE, "privileged", child_options(self))
-        base = self._release(name, args, "base", {}, [system])
+        node = declare_namespace(
+            f"{name}-cni", CNI_NAMESPACE, "privileged", child_options(self), NO_INJECTION
+        )
+        base = self._release(name, args, "base", base_values(args), [system])
         cni = self._release(name, args, "cni", cni_values(args), [node, base])
-        istiod = self._release(name, args, "istiod", istiod_values(args), [system, base])
+        istiods = {
+            revision.name: self._istiod(name, args, revision, [system, base])
+            for revision in args.revisions or [THE_DEFAULT]
+        }
+        istiod = istiods[args.current_revision]
+        after_istiod = child_options(self, pulumi.ResourceOptions(depends_on=[istiod]))
+        tag = declare_tag(f"{name}-tag", SYSTEM_NAMESPACE, args.current_revision, after_istiod)
         strict = PeerAuthentication(
             f"{name}-strict",
             ObjectMetaArgs(name="default", namespace=SYSTEM_NAMESPACE),
             {"mtls": {"mode": "STRICT"}},
-            child_options(self, pulumi.ResourceOptions(depends_on=[istiod])),
+            after_istiod,
         )
-        self.version = pulumi.Output.from_input(args.image_tag)
+        self.version = pulumi.Output.from_input(current_tag(args))
         self.namespace = after(SYSTEM_NAMESPACE, istiod, strict)
-        self.injection_labels = after({"istio-injection": "enabled"}, istiod, cni, strict)
+        self.revision = after(args.current_revision, tag, cni, strict)
+        self.injection_labels = after(INJECTION_LABELS, tag, cni, strict)
         self.register_outputs(
             {
                 "version": self.version,
                 "namespace": self.namespace,
+                "revision": self.revision,
                 "injection_labels": self.injection_labels,
             }
         )
@@ -190,10 +187,38 @@ class IstioMesh(pulumi.ComponentResource):
             **args.charts.release_arguments(chart),
         )
 
+    def _istiod(
+        self,
+        name: str,
+        args: IstioMeshArgs,
+        revision: MeshRevision,
+        depends_on: list[pulumi.Resource],
+    ) -> Release:
+        return Release(
+            suffixed(f"{name}-istiod", revision.name),
+            name=suffixed("istiod", revision.name),
+            namespace=SYSTEM_NAMESPACE,
+            values=istiod_values(args, revision),
+            timeout=CHART_TIMEOUT_SECONDS,
+            opts=child_options(self, pulumi.ResourceOptions(depends_on=depends_on)),
+            **(revision.charts or args.charts).release_arguments("istiod"),
+        )
 
-def image_values(args: IstioMeshArgs) -> dict[str, Any]:
+
+def current_tag(args: IstioMeshArgs) -> str:
+    """Tag of the images of the current control plane, and of the proxies that follow it."""
+    tags = {revision.name: revision.image_tag for revision in args.revisions}
+    return tags.get(args.current_revision) or args.image_tag
+
+
+def image_values(args: IstioMeshArgs, tag: str | None = None) -> dict[str, Any]:
     """Chart values that say which images to run."""
-    return {"hub": args.image_hub, "tag": args.image_tag, "imagePullPolicy": "IfNotPresent"}
+    return {"hub": args.image_hub, "tag": tag or args.image_tag, "imagePullPolicy": "IfNotPresent"}
+
+
+def base_values(args: IstioMeshArgs) -> dict[str, Any]:
+    """Values of the chart `base`: who checks what is written for Istio."""
+    return {"defaultRevision": args.current_revision}
 
 
 def cni_values(args: IstioMeshArgs) -> dict[str, Any]:
@@ -201,11 +226,13 @@ def cni_values(args: IstioMeshArgs) -> dict[str, Any]:
     return {"global": image_values(args), "resources": {"requests": args.cni.requests}}
 
 
-def istiod_values(args: IstioMeshArgs) -> dict[str, Any]:
-    """Values of the chart `istiod`."""
+def istiod_values(args: IstioMeshArgs, revision: MeshRevision = THE_DEFAULT) -> dict[str, Any]:
+    """Values of the chart `istiod` for one revision."""
+    name = {} if revision.name == DEFAULT_REVISION else {"revision": revision.name}
     return {
+        **name,
         "global": {
-            **image_values(args),
+            **image_values(args, revision.image_tag),
             "proxy": {
                 "resources": {"requests": args.sidecar.requests},
                 "seccompProfile": _RUNTIME_DEFAULT,
