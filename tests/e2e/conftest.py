@@ -11,6 +11,10 @@ import pytest
 
 from infra.local.paths import CHECKOUT
 from tests.e2e.environment import Environment, local
+from tests.e2e.figures import pytest_terminal_summary
+from tests.e2e.lab import lab
+
+__all__ = ["lab", "pytest_terminal_summary"]
 
 # What breaks the environment on purpose comes after what needs it whole.
 _LAST = ["test_lifecycle", "test_recovery", "test_teardown"]
@@ -27,6 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def hosted(pytestconfig: pytest.Config) -> Iterator[None]:
     """A started environment, with its progress on the terminal."""
+    if pytestconfig.getoption("--running"):
+        yield
+        return
     capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         up = subprocess.run([sys.executable, "-m", "infra.local", "up"], cwd=CHECKOUT, check=False)

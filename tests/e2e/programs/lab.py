@@ -1,0 +1,110 @@
+"""A gateway of the tests' own, two tenants, and voices that are servers which do as they are asked.
+
+A voice is reached from outside as NAME.lab.voicemesh.localhost. Tests add the voices they need to
+`VOICES`; whoever changes a voice while the tests run uses one of its own.
+"""
+
+from pathlib import Path
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from voicemesh import (
+    ChartSource,
+    ComputeSize,
+    GatewayHost,
+    PublicGateway,
+    PublicGatewayArgs,
+    ServiceType,
+    TenantNamespace,
+    TenantNamespaceArgs,
+    TenantNetwork,
+    TenantQuota,
+    TtsVoiceService,
+    TtsVoiceServiceArgs,
+    VoiceVariant,
+)
+
+TINY = ComputeSize(0.02, 0.05)
+GATEWAY_NAMESPACE = "lab-ingress"
+DOMAIN = "lab.voicemesh.localhost"
+
+config = pulumi.Config()
+cluster = pulumi.ResourceOptions(
+    providers=[kubernetes.Provider("cluster", kubeconfig=config.require("kubeconfig"))]
+)
+
+
+def variant(name="stable", weight=100, **fields):
+    """A variant whose pods are scripted servers."""
+    wanted = {
+        "image": config.require("image"),
+        "version": "1.0",
+        "size": TINY,
+        "gpu_count": 0,
+        "accelerator": None,
+        **fields,
+    }
+    return VoiceVariant(name=name, weight=weight, **wanted)
+
+
+# By the name of each voice: its tenant, and its arguments besides those that all have.
+VOICES = {
+    "plain": ("lab-a", {"variants": [variant(replicas=2)]}),
+    "neighbour": ("lab-b", {"variants": [variant()]}),
+}
+
+certificate = Path(config.require("certificate")).read_text()
+key = pulumi.Output.secret(Path(config.require("key")).read_text())
+gateway = PublicGateway(
+    "lab-gateway",
+    PublicGatewayArgs(
+        hosts=[
+            GatewayHost(f"{name}.{DOMAIN}", certificate=certificate, private_key=key)
+            for name in VOICES
+        ],
+        namespace=GATEWAY_NAMESPACE,
+        charts=ChartSource(directory=config.require("charts")),
+        service_type=ServiceType.NODE_PORT,
+        http_node_port=31080,
+        https_node_port=31443,
+        replicas=1,
+        size=ComputeSize(0.05, 0.0625),
+    ),
+    cluster,
+)
+kubernetes.apiextensions.CustomResource(
+    "lab-access-log",
+    api_version="telemetry.istio.io/v1",
+    kind="Telemetry",
+    metadata={"name": "access-log", "namespace": gateway.namespace},
+    spec={"accessLogging": [{"providers": [{"name": "envoy"}]}]},
+    opts=cluster,
+)
+tenants = {
+    name: TenantNamespace(
+        name,
+        TenantNamespaceArgs(
+            name=name,
+            quota=TenantQuota(3, 8, 60),
+            network=TenantNetwork(gateway_namespace=gateway.namespace),
+        ),
+        cluster,
+    )
+    for name in ("lab-a", "lab-b")
+}
+for name, (tenant, fields) in VOICES.items():
+    wanted = {
+        "node_type": None,
+        "startup_seconds": 60,
+        "image_pull_seconds": 60,
+        "hosts": [f"{name}.{DOMAIN}"],
+        "gateway_ref": gateway.gateway_ref,
+        **fields,
+    }
+    TtsVoiceService(
+        f"{tenant}-{name}",
+        TtsVoiceServiceArgs(namespace=tenants[tenant].namespace, service_name=name, **wanted),
+        cluster,
+    )
+pulumi.export("voices", {name: tenant for name, (tenant, _) in VOICES.items()})
