@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from voicemesh.service.arguments import (
         ConnectionLimits,
         Ejection,
+        Mirroring,
         TtsVoiceServiceArgs,
         VoiceVariant,
     )
@@ -70,6 +71,7 @@ __all__ = [
     "IstioMesh",
     "IstioMeshArgs",
     "MeshRevision",
+    "Mirroring",
     "ModelWeights",
     "NatGateways",
     "ObjectStorage",
@@ -120,6 +122,7 @@ _MODULES = {
     "IstioMesh": "mesh",
     "IstioMeshArgs": "mesh",
     "MeshRevision": "revisions",
+    "Mirroring": "service.arguments",
     "ModelWeights": "service.data",
     "NatGateways": "cluster.arguments",
     "ObjectStorage": "service.data",

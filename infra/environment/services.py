@@ -91,6 +91,7 @@ class Variant(Section):
     gpu_count: int = LEFT_OUT
     gpu_resource: str = LEFT_OUT
     node_selector: dict[str, str] = LEFT_OUT
+    backs_up: bool | None = LEFT_OUT
     model: Model | None = None
     environment: dict[str, str] = LEFT_OUT
 
@@ -101,6 +102,23 @@ class ConnectionLimits(Section):
     max_connections: int = LEFT_OUT
     max_pending_requests: int = LEFT_OUT
     max_requests: int = LEFT_OUT
+    max_requests_per_connection: int = LEFT_OUT
+
+
+class Ejection(Section):
+    """When a proxy leaves a failing pod alone, and for how long."""
+
+    consecutive_errors: int = LEFT_OUT
+    base_seconds: int = LEFT_OUT
+    interval_seconds: int = LEFT_OUT
+    max_percent: int | None = LEFT_OUT
+
+
+class Mirroring(Section):
+    """Copies of requests for speech, made for a variant that nobody hears."""
+
+    variant: str
+    percent: float
 
 
 class ObjectStorage(Section):
@@ -122,7 +140,12 @@ class Voice(Section):
     startup_seconds: int = LEFT_OUT
     image_pull_seconds: int = LEFT_OUT
     connection_limits: ConnectionLimits = LEFT_OUT
+    ejection: Ejection = LEFT_OUT
+    warmup_seconds: int = LEFT_OUT
     vip_variant: str | None = None
+    experiments: tuple[str, ...] = LEFT_OUT
+    voice_affinity: bool = LEFT_OUT
+    mirroring: Mirroring = LEFT_OUT
     scaler: Literal["keda", "cpu"] = LEFT_OUT
     prometheus_url: str = LEFT_OUT
     object_storage: ObjectStorage | None = None

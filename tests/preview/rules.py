@@ -229,7 +229,7 @@ def five_hundreds_in_a_row_eject(recording: Recording) -> Iterator[str]:
                 detection.get(key)
                 for key in ("consecutive5xxErrors", "interval", "baseEjectionTime")
             ]
-            if found != [3, "30s", "5m"]:
+            if found != [3, "30s", "300s"]:
                 yield f"subset {subset['name']} ejects after {found}"
 
 

@@ -231,7 +231,7 @@ class TestGateway:
 class TestVoice:
     def test_a_single_canary_pods_requests_go_to_the_others_while_it_is_away(self) -> None:
         stable, canary = voice().one(DESTINATION_RULE).inputs["spec"]["subsets"]
-        assert canary["labels"] == {"app": "speech"}
+        assert canary["labels"] == {"app": "speech", "voicemesh.io/backup": "true"}
         assert canary["trafficPolicy"]["loadBalancer"]["localityLbSetting"] == {
             "enabled": True,
             "failoverPriority": ["voicemesh.io/variant=experimental"],

@@ -17,6 +17,7 @@ from voicemesh import (
     ChartSource,
     ComputeSize,
     ConnectionLimits,
+    Ejection,
     GatewayHost,
     IstioMeshArgs,
     ModelWeights,
@@ -291,6 +292,27 @@ REFUSALS = [
         {"connection_limits": ConnectionLimits(max_requests=0)},
         "connection_limits.max_requests is 0",
     ),
+    (
+        TtsVoiceServiceArgs,
+        {"connection_limits": ConnectionLimits(max_requests_per_connection=-1)},
+        "connection_limits.max_requests_per_connection is -1",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"ejection": Ejection(consecutive_errors=0)},
+        "ejection.consecutive_errors is 0",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"ejection": Ejection(base_seconds=0, interval_seconds=0)},
+        "ejection.base_seconds is 0",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"ejection": Ejection(max_percent=0)},
+        "ejection.max_percent is 0; allowed: None, or a whole number from 1 to 100",
+    ),
+    (TtsVoiceServiceArgs, {"warmup_seconds": -1}, "warmup_seconds is -1"),
 ]
 
 

@@ -1067,6 +1067,7 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
     services.Model: ("ModelWeights", set(), set()),
     services.Variant: ("VoiceVariant", set(), set()),
     services.ConnectionLimits: ("ConnectionLimits", set(), set()),
+    services.Ejection: ("Ejection", set(), set()),
     services.ObjectStorage: ("ObjectStorage", {"role_arn"}, set()),
     services.Voice: (
         "TtsVoiceServiceArgs",

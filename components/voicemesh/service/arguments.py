@@ -65,7 +65,7 @@ class VoiceVariant:
 
     replicas: int | None = None
     """Pods; None for one, or for what `autoscaling` says, with which a number conflicts. A single
-    pod's requests go to the other variants while it is down or ejected."""
+    pod's requests go to the variants that back it up (`backs_up`) while it is down or ejected."""
 
     autoscaling: Autoscaling | None = None
     """Bounds between which the number of pods follows the load; None for a fixed number. A variant
@@ -87,6 +87,11 @@ class VoiceVariant:
 
     node_selector: Mapping[str, str] = field(default_factory=dict)
     """Further labels that its nodes have, besides `accelerator` and `node-type`."""
+
+    backs_up: bool | None = None
+    """Whether its pods answer for a variant whose single pod is down or ejected; by default yes,
+    unless it is the `vip_variant` or gets the copies of `mirroring`. Changing it replaces its
+    pods."""
 
     model: ModelWeights | None = None
     """Weights that are not in the image. They are fetched with `python -m speech_server.weights`
@@ -163,7 +168,9 @@ class ConnectionLimits:
     """How much one proxy sends to one variant before it answers 503 by itself.
 
     They are the last resort: the speech server sheds load earlier and politely, with 429. Set them
-    above what all pods of a variant take in, running and queued.
+    above what all pods of a variant take in, running and queued. Every replica of a gateway and
+    every sidecar that calls counts for itself: together they let through this much, times their
+    number.
     """
 
     max_connections: int = 256
@@ -173,12 +180,83 @@ class ConnectionLimits:
     """Requests that wait for a connection."""
 
     max_requests: int = 256
-    """Concurrent requests over HTTP/2."""
+    """Concurrent requests, those that wait not counted."""
+
+    max_requests_per_connection: int = 0
+    """Requests after which a connection is closed; 0 for no such number. A small one spreads
+    requests over new pods sooner. 1 takes a handshake of mutual TLS for each request."""
 
     def check(self, faults: Faults, path: str) -> None:
         """Notes limits that would let nothing through."""
         for name in ("max_connections", "max_pending_requests", "max_requests"):
             faults.whole_number(1, f"{path}.{name}", getattr(self, name))
+        name = "max_requests_per_connection"
+        faults.whole_number(0, f"{path}.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Ejection:
+    """When a proxy leaves a failing pod alone, and for how long.
+
+    Each proxy judges by its own requests. While all pods that a request may go to are ejected, it
+    is answered 503 at once: a pod that fails gets no rest from requests that are bound to fail.
+    https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier
+    """
+
+    consecutive_errors: int = 3
+    """Failures in a row that eject a pod: answers 5xx, resets and refused connections. 429 is none,
+    nor is the 503 of a proxy that reached its `connection_limits`."""
+
+    base_seconds: int = 300
+    """How long a pod stays out the first time. Each further time in short succession adds as much,
+    up to five minutes, or to this if it is longer."""
+
+    interval_seconds: int = 30
+    """How often proxies look for pods whose time is over: one comes back this much later at
+    most."""
+
+    max_percent: int | None = None
+    """Share of a pool that may be out at the same time, in percent of its pods; always at least one
+    pod of the fewest that there may be. None for half of it: a fault that hits every pod then never
+    empties a pool of two or more, and ends for its callers when it ends. 100 to answer 503 at once
+    when every pod fails, until `base_seconds` are over."""
+
+    def check(self, faults: Faults, path: str) -> None:
+        """Notes what Envoy could not follow."""
+        for name in ("consecutive_errors", "base_seconds", "interval_seconds"):
+            faults.whole_number(1, f"{path}.{name}", getattr(self, name))
+        share = self.max_percent
+        fits = share is None or (isinstance(share, int) and 1 <= share <= 100)
+        faults.require(fits, f"{path}.max_percent", share, "None, or a whole number from 1 to 100")
+
+
+@dataclass(frozen=True)
+class Mirroring:
+    """Copies of requests for speech, made for a variant that nobody hears.
+
+    Of the requests that are shared by weight, those that only speak: `POST /v1/audio/speech` and
+    `POST /tts`. The copy has the caller's headers, token and text, its answer is thrown away, and
+    what becomes of it changes nothing for the caller. A limit on requests at the gateway counts a
+    request once; the server that gets the copy synthesises it like any other, so copies cost GPU
+    time, and whatever a server counts by tenant.
+    """
+
+    variant: str
+    """Name of the variant that gets the copies. Its weight is 0, so that none of its own requests
+    comes twice. No other variant answers for it while its pods are down, nor it for others."""
+
+    percent: float
+    """How many of the requests are copied, in percent: above 0, and up to 100."""
+
+    def check(self, faults: Faults, path: str, variants: Sequence[VoiceVariant]) -> None:
+        """Notes copies that nobody could make, or that would come back to those who answer."""
+        weights = {variant.name: variant.weight for variant in variants}
+        unweighted = [name for name, weight in weights.items() if weight == 0]
+        allowed = f"a variant of weight 0: {', '.join(unweighted) or 'there is none'}"
+        faults.require(self.variant in unweighted, f"{path}.variant", self.variant, allowed)
+        number = isinstance(self.percent, (int, float)) and not isinstance(self.percent, bool)
+        fits = number and 0 < self.percent <= FULL_WEIGHT
+        faults.require(fits, f"{path}.percent", self.percent, "a number above 0, and up to 100")
 
 
 @dataclass(frozen=True)
@@ -201,6 +279,10 @@ class TtsVoiceServiceArgs:
     gateway_ref: pulumi.Input[str] | None = None
     """The gateway that serves these hosts: `PublicGateway.gateway_ref`. Needed with `hosts`."""
 
+    mesh_revision: pulumi.Input[str] | None = None
+    """The control plane that its proxies follow: `IstioMesh.revision`. When it changes, the pods
+    are made again, one after the other. None for pods that somebody else restarts then."""
+
     node_type: str | None = contract.ONLINE_NODE_TYPE
     """Nodes it may run on, by their label `node-type`; None for any. Never those for offline
     work: their taint keeps voices away."""
@@ -218,9 +300,31 @@ class TtsVoiceServiceArgs:
     connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     """How much each proxy sends to one variant."""
 
+    ejection: Ejection = field(default_factory=Ejection)
+    """When proxies leave a failing pod alone, and for how long."""
+
+    warmup_seconds: int = 60
+    """For this long a new pod's share of the requests grows, from a tenth to its full one; 0 to
+    send it as many as the others from the start."""
+
     vip_variant: str | None = None
     """Name of the variant that callers are led to whose verified token claims `tier: vip`; None for
     no such way. It holds at the public gateway only, and its weight may be 0."""
+
+    experiments: Sequence[str] = ()
+    """Names of the variants that a request may ask for by the header `x-voice-variant`, at the
+    public gateway and in the mesh; the header goes before tier and weights, and with any other
+    value is ignored. None by default: whoever may call the voice may send it, and could lead all
+    requests to a small canary, or to the `vip_variant` past its tier."""
+
+    voice_affinity: bool = False
+    """Whether requests with the same header `x-voice-id` go to the same pod of their variant, which
+    then has the voice at hand; those without it go to the less busy of two pods, as all do
+    otherwise. How busy the pod is does not count, so a voice in great demand is bound to one pod.
+    Pods that come or go move about one voice in as many as there are pods."""
+
+    mirroring: Mirroring | None = None
+    """Copies of requests for a variant whose answers nobody hears; None for none."""
 
     scaler: Scaler = Scaler.KEDA
     """What scales the variants that have `autoscaling`."""
@@ -244,6 +348,8 @@ class TtsVoiceServiceArgs:
         for name in ("max_stream_seconds", "startup_seconds", "image_pull_seconds"):
             faults.whole_number(1, name, getattr(self, name))
         self.connection_limits.check(faults, "connection_limits")
+        self.ejection.check(faults, "ejection")
+        faults.whole_number(0, "warmup_seconds", self.warmup_seconds)
         self._check_placement(faults)
         self._check_data(faults)
         faults.raise_any()
@@ -264,6 +370,12 @@ class TtsVoiceServiceArgs:
         names = [variant.name for variant in self.variants]
         known = self.vip_variant is None or self.vip_variant in names
         faults.require(known, "vip_variant", self.vip_variant, f"one of {', '.join(names)}")
+        for index, name in enumerate(self.experiments):
+            allowed = f"one of {', '.join(names)}"
+            faults.require(name in names, f"experiments[{index}]", name, allowed)
+        faults.unique("experiments", list(self.experiments), "variant")
+        if self.mirroring is not None:
+            self.mirroring.check(faults, "mirroring", self.variants)
 
     def _check_placement(self, faults: Faults) -> None:
         offline = self.node_type == contract.OFFLINE_NODE_TYPE

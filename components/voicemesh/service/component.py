@@ -63,9 +63,7 @@ class TtsVoiceService(pulumi.ComponentResource):
         rule = DestinationRule(
             name,
             self._metadata(),
-            resilience.destination_rule(
-                self._service, args.namespace, args.variants, args.connection_limits
-            ),
+            resilience.destination_rule(self._service, args),
             child_options(self),
         )
         routes = self._routes([*deployments, rule])
@@ -150,19 +148,12 @@ class TtsVoiceService(pulumi.ComponentResource):
             VirtualService(
                 f"{self._name_prefix}-mesh",
                 self._metadata("-mesh"),
-                traffic.mesh_routes(self._service, args.namespace, args.variants),
+                traffic.mesh_routes(self._service, args),
                 options,
             )
         ]
         if args.gateway_ref is not None and args.hosts:
-            public = traffic.public_routes(
-                self._service,
-                args.namespace,
-                args.variants,
-                args.hosts,
-                args.gateway_ref,
-                args.vip_variant,
-            )
+            public = traffic.public_routes(self._service, args)
             routes.append(
                 VirtualService(
                     f"{self._name_prefix}-public", self._metadata("-public"), public, options

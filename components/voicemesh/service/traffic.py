@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pulumi
@@ -11,33 +12,50 @@ from voicemesh import contract
 from voicemesh.istio.specs import (
     HttpMatch,
     HttpRoute,
+    Mirror,
     Retries,
     StringMatch,
     VirtualServiceSpec,
     WeightedDestination,
 )
-from voicemesh.service.arguments import FULL_WEIGHT, VoiceVariant
+from voicemesh.service.arguments import FULL_WEIGHT, TtsVoiceServiceArgs
 
 CLUSTER_DOMAIN: Final = "cluster.local"
 MESH_GATEWAY: Final = "mesh"
 
 PUBLIC_PATHS: Final[Sequence[HttpMatch]] = (
+    {"uri": {"exact": contract.PAGE_PATH}},
     {"uri": {"prefix": "/v1/"}},
     {"uri": {"exact": contract.TTS_PATH}},
+    {"uri": {"exact": contract.BATCH_PATH}},
+    {"uri": {"prefix": f"{contract.BATCH_PATH}/"}},
+    {"uri": {"exact": contract.ADMIN_PATH}},
+    {"uri": {"prefix": f"{contract.ADMIN_PATH}/"}},
     {"uri": {"exact": contract.HEALTH_PATH}},
 )
-"""What the public gateway passes on. Any other path, `/metrics` among them, is answered 404."""
+"""What the public gateway passes on. Any other path, `/metrics` and `/readyz` among them, is
+answered 404."""
+
+ALL_PATHS: Final[Sequence[HttpMatch]] = ({},)
+
+SYNTHESES: Final[Sequence[HttpMatch]] = (
+    {"uri": {"exact": contract.SPEECH_PATH}, "method": {"exact": "POST"}},
+    {"uri": {"exact": contract.TTS_PATH}, "method": {"exact": "POST"}},
+)
+"""Requests that may be made twice: whoever hears only one of the answers notices nothing."""
 
 RETRIES: Final[Retries] = {
-    "attempts": 1,
+    "attempts": 2,
     # Nothing is retried once the server may have begun: that would cost GPU time twice.
     "retryOn": "connect-failure,refused-stream,reset-before-request",
+    # Not a matter of course: with a consistent hash, Istio has the same pod tried again.
     "retryIgnorePreviousHosts": True,
 }
 VIP_CALLER: Final[Mapping[str, StringMatch]] = {
     # Written by the gateway from a token that it has verified; no header that a client can send.
     f"@request.auth.claims.{contract.TIER_CLAIM}": {"exact": contract.VIP_TIER}
 }
+NAMES_A_VOICE: Final[Mapping[str, StringMatch]] = {contract.VOICE_ID_HEADER: {"regex": ".+"}}
 
 
 def service_host(service: str, namespace: pulumi.Input[str]) -> pulumi.Output[str]:
@@ -45,51 +63,116 @@ def service_host(service: str, namespace: pulumi.Input[str]) -> pulumi.Output[st
     return pulumi.Output.concat(service, ".", namespace, ".svc.", CLUSTER_DOMAIN)
 
 
-def public_routes(
-    service: str,
-    namespace: pulumi.Input[str],
-    variants: Sequence[VoiceVariant],
-    hosts: Sequence[str],
-    gateway_ref: pulumi.Input[str],
-    vip_variant: str | None = None,
-) -> VirtualServiceSpec:
-    """Routes of the public gateway: the pool for VIP callers first, where there is one."""
-    routes: list[HttpRoute] = []
-    if vip_variant is not None:
-        pool: WeightedDestination = {
-            "destination": {"host": service_host(service, namespace), "subset": vip_variant},
-            "weight": FULL_WEIGHT,
-        }
-        matches: list[HttpMatch] = [{**path, "headers": dict(VIP_CALLER)} for path in PUBLIC_PATHS]
-        routes.append({"match": matches, "route": [pool], "retries": RETRIES})
-    routes.append({"match": list(PUBLIC_PATHS), **_weighted(service, namespace, variants)})
-    return {"hosts": list(hosts), "gateways": [gateway_ref], "http": routes}
+def subset_by_voice(variant: str) -> str:
+    """The subset of a variant in which the voice of a request decides about its pod.
+
+    It has the same pods as the one named like the variant. Two are needed: where a request names no
+    voice, Envoy's consistent hash takes any pod, however busy
+    (https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/load_balancers).
+    """
+    return f"{variant}-by-voice"
 
 
-def mesh_routes(
-    service: str, namespace: pulumi.Input[str], variants: Sequence[VoiceVariant]
-) -> VirtualServiceSpec:
+@dataclass(frozen=True)
+class Way:
+    """Where requests of one kind go.
+
+    Attributes:
+        name: name of its route, as proxies log it.
+        shares: subsets, and their parts of the requests in percent.
+        headers: what requests of this kind have in their headers.
+        paths: what else they have; None for all that is served.
+        copies: where some of them are sent as well.
+    """
+
+    name: str
+    shares: Mapping[str, int]
+    headers: Mapping[str, StringMatch] = field(default_factory=dict)
+    paths: Sequence[HttpMatch] | None = None
+    copies: Mapping[str, float] = field(default_factory=dict)
+
+
+def public_routes(service: str, args: TtsVoiceServiceArgs) -> VirtualServiceSpec:
+    """Routes of the public gateway. The first that fits is taken."""
+    gateways = [] if args.gateway_ref is None else [args.gateway_ref]
+    ways = [*_experiments(args), *_vip(args), *_by_weight(args)]
+    return {
+        "hosts": list(args.hosts),
+        "gateways": gateways,
+        "http": _routes(service, args, ways, PUBLIC_PATHS),
+    }
+
+
+def mesh_routes(service: str, args: TtsVoiceServiceArgs) -> VirtualServiceSpec:
     """Routes of callers within the mesh: their own object, since what matches on a gateway (a
     claim of a token, for one) never matches on a sidecar."""
     return {
-        "hosts": [service_host(service, namespace)],
+        "hosts": [service_host(service, args.namespace)],
         "gateways": [MESH_GATEWAY],
-        "http": [_weighted(service, namespace, variants)],
+        "http": _routes(service, args, [*_experiments(args), *_by_weight(args)], ALL_PATHS),
     }
 
 
-def _weighted(
-    service: str, namespace: pulumi.Input[str], variants: Sequence[VoiceVariant]
-) -> HttpRoute:
-    host = service_host(service, namespace)
-    destinations: list[WeightedDestination] = [
-        {"destination": {"host": host, "subset": variant.name}, "weight": variant.weight}
-        for variant in variants
-        if variant.weight > 0
+def _experiments(args: TtsVoiceServiceArgs) -> Iterator[Way]:
+    """Requests that ask for a variant by its name, where it may be asked for."""
+    for variant in args.experiments:
+        asks: StringMatch = {"exact": variant}
+        yield Way(f"experiment-{variant}", {variant: FULL_WEIGHT}, {contract.VARIANT_HEADER: asks})
+
+
+def _vip(args: TtsVoiceServiceArgs) -> Iterator[Way]:
+    if args.vip_variant is not None:
+        yield Way("vip", {args.vip_variant: FULL_WEIGHT}, VIP_CALLER)
+
+
+def _by_weight(args: TtsVoiceServiceArgs) -> Iterator[Way]:
+    weighted = Way("weighted", {v.name: v.weight for v in args.variants if v.weight > 0})
+    if args.mirroring is not None:
+        copies = {args.mirroring.variant: args.mirroring.percent}
+        yield replace(weighted, name="mirrored", paths=SYNTHESES, copies=copies)
+    yield weighted
+
+
+def _routes(
+    service: str, args: TtsVoiceServiceArgs, ways: Sequence[Way], paths: Sequence[HttpMatch]
+) -> list[HttpRoute]:
+    host = service_host(service, args.namespace)
+    return [
+        _route(host, way, way.paths or paths)
+        for general in ways
+        for way in ((_by_voice(general), general) if args.voice_affinity else (general,))
     ]
-    return {
-        "route": destinations,
-        # No timeout: a stream is as long as its text. (Istio's default is none, and its CRD refuses
-        # to have that written as 0s.)
-        "retries": RETRIES,
-    }
+
+
+def _by_voice(way: Way) -> Way:
+    """The same, of those requests that name a voice."""
+    return replace(
+        way,
+        name=f"{way.name}-by-voice",
+        shares={subset_by_voice(variant): share for variant, share in way.shares.items()},
+        headers={**way.headers, **NAMES_A_VOICE},
+    )
+
+
+def _route(host: pulumi.Input[str], way: Way, paths: Sequence[HttpMatch]) -> HttpRoute:
+    destinations: list[WeightedDestination] = [
+        {"destination": {"host": host, "subset": subset}, "weight": share}
+        for subset, share in way.shares.items()
+    ]
+    copies: list[Mirror] = [
+        {"destination": {"host": host, "subset": subset}, "percentage": {"value": percent}}
+        for subset, percent in way.copies.items()
+    ]
+    matches = [_with_headers(path, way.headers) for path in paths]
+    # No timeout: a stream is as long as its text. (Istio's default is none, and its CRD refuses
+    # to have that written as 0s.)
+    route: HttpRoute = {"name": way.name, "route": destinations, "retries": RETRIES}
+    if any(matches):
+        route["match"] = matches
+    if copies:
+        route["mirrors"] = copies
+    return route
+
+
+def _with_headers(match: HttpMatch, headers: Mapping[str, StringMatch]) -> HttpMatch:
+    return {**match, "headers": dict(headers)} if headers else match

@@ -38,8 +38,10 @@ from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudgetSpecArgs
 
 from voicemesh import contract
+from voicemesh.revisions import restart_annotations
 from voicemesh.service import pod_storage
 from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant
+from voicemesh.service.resilience import backs_up
 
 PORT_NAME: Final = "http"
 SERVER_CONTAINER: Final = "speech-server"
@@ -100,11 +102,12 @@ def selector_labels(service: str, variant: VoiceVariant) -> dict[str, str]:
     return {contract.APP_LABEL: service, contract.VARIANT_LABEL: variant.name}
 
 
-def pod_labels(service: str, variant: VoiceVariant) -> dict[str, str]:
+def pod_labels(service: str, args: TtsVoiceServiceArgs, variant: VoiceVariant) -> dict[str, str]:
     """All labels of a variant's pods."""
     accelerator = {contract.ACCELERATOR_LABEL: variant.accelerator} if variant.accelerator else {}
     return {
         **selector_labels(service, variant),
+        contract.BACKUP_LABEL: "true" if backs_up(variant, args) else "false",
         contract.VERSION_LABEL: variant.version,
         **accelerator,
     }
@@ -125,8 +128,12 @@ def deployment_spec(
         progress_deadline_seconds=replacement_seconds(args, variant),
         template=PodTemplateSpecArgs(
             metadata=ObjectMetaArgs(
-                labels=pod_labels(service, variant),
-                annotations={**_ANNOTATIONS, **pod_storage.pod_annotations(args)},
+                labels=pod_labels(service, args, variant),
+                annotations={
+                    **_ANNOTATIONS,
+                    **pod_storage.pod_annotations(args),
+                    **restart_annotations(args.mesh_revision),
+                },
             ),
             spec=_pod_spec(service, args, variant, account),
         ),
