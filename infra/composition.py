@@ -54,7 +54,15 @@ def build(environment: Environment) -> Outputs:
     outputs |= platform_outputs
     if environment.owns(Layer.SERVICES):
         labels = _where_voices_fit(environment, platform.injection_labels, eks)
-        ground = Ground(labels, platform.gateway, storage, eks, in_kubernetes, in_aws)
+        ground = Ground(
+            labels,
+            platform.mesh_revision,
+            platform.gateway,
+            storage,
+            eks,
+            in_kubernetes,
+            in_aws,
+        )
         outputs |= make_services(environment, ground)
     return outputs
 

@@ -17,7 +17,7 @@ import pulumi
 from pydantic import SecretStr
 
 from infra.environment.cluster import Eks, NodeGroup, Registry, Storage
-from infra.environment.mesh import Addons, Gateway, Mesh
+from infra.environment.mesh import Addons, Charts, Gateway, Mesh
 from infra.environment.section import Section
 from infra.environment.services import Model, Network, Tenant, Variant, Voice, Volume
 from voicemesh import (
@@ -28,6 +28,7 @@ from voicemesh import (
     GpuClusterArgs,
     GpuNodeGroupArgs,
     IstioMeshArgs,
+    MeshRevision,
     ModelWeights,
     ObjectStorage,
     OutputStorage,
@@ -152,17 +153,27 @@ def addons_args(
 
 def chart_source(mesh: Mesh) -> ChartSource:
     """Where the charts of mesh and gateway come from."""
-    if not mesh.charts:
-        return ChartSource()
-    directory = mesh.charts.directory
-    absolute = str(PROJECT_ROOT / directory) if directory is not None else None
-    return made(ChartSource, mesh.charts, directory=absolute)
+    return _chart_source(mesh.charts) or ChartSource()
+
+
+def _chart_source(charts: Charts | None) -> ChartSource | None:
+    if charts is None:
+        return None
+    absolute = str(PROJECT_ROOT / charts.directory) if charts.directory is not None else None
+    return made(ChartSource, charts, directory=absolute)
 
 
 def mesh_args(mesh: Mesh, max_stream_seconds: int) -> IstioMeshArgs:
     """Of Istio."""
     return made(
-        IstioMeshArgs, mesh, charts=chart_source(mesh), max_stream_seconds=max_stream_seconds
+        IstioMeshArgs,
+        mesh,
+        charts=chart_source(mesh),
+        revisions=[
+            made(MeshRevision, revision, charts=_chart_source(revision.charts))
+            for revision in mesh.revisions or ()
+        ],
+        max_stream_seconds=max_stream_seconds,
     )
 
 
@@ -171,6 +182,7 @@ def gateway_args(
     charts: ChartSource,
     max_stream_seconds: int,
     injection_labels: pulumi.Input[Mapping[str, str]] = LATER,
+    mesh_revision: pulumi.Input[str] = LATER,
 ) -> PublicGatewayArgs:
     """Of the public gateway."""
     return made(
@@ -179,6 +191,7 @@ def gateway_args(
         hosts=[made(GatewayHost, host, namespace=host.tenant) for host in gateway.hosts],
         charts=charts,
         injection_labels=injection_labels,
+        mesh_revision=mesh_revision,
         max_stream_seconds=max_stream_seconds,
     )
 
@@ -219,6 +232,7 @@ def voice_args(
     data: VoiceData,
     namespace: pulumi.Input[str] = LATER,
     gateway_ref: pulumi.Input[str] = LATER,
+    mesh_revision: pulumi.Input[str] = LATER,
 ) -> TtsVoiceServiceArgs:
     """Of a voice."""
     own_storage = voice.object_storage
@@ -229,6 +243,7 @@ def voice_args(
         service_name=voice.name,
         variants=[_variant(variant, data.bucket) for variant in voice.variants],
         gateway_ref=gateway_ref,
+        mesh_revision=mesh_revision,
         max_stream_seconds=max_stream_seconds,
         object_storage=made(ObjectStorage, own_storage) if own_storage else data.object_storage,
         outputs=_outputs(voice, data),

@@ -19,12 +19,22 @@ class Charts(Section):
     version: str = LEFT_OUT
 
 
+class Revision(Section):
+    """A control plane of Istio beside others."""
+
+    name: str
+    image_tag: str = LEFT_OUT
+    charts: Charts = LEFT_OUT
+
+
 class Mesh(Section):
     """Istio."""
 
     charts: Charts = LEFT_OUT
     image_hub: str = LEFT_OUT
     image_tag: str = LEFT_OUT
+    revisions: tuple[Revision, ...] = LEFT_OUT
+    current_revision: str = LEFT_OUT
     proxy_build: Literal["istio", "upstream"] = LEFT_OUT
     istiod_replicas: int = LEFT_OUT
     istiod: Size = LEFT_OUT

@@ -20,6 +20,7 @@ class Platform:
     """What the services of an environment stand on."""
 
     injection_labels: pulumi.Output[Mapping[str, str]]
+    mesh_revision: pulumi.Output[str]
     gateway: PublicGateway
 
 
@@ -40,9 +41,11 @@ def make_platform(
         labels = after(labels, addons)
     charts = arguments.chart_source(mesh_section)
     public = PublicGateway(
-        "public-gateway", arguments.gateway_args(gateway, charts, seconds, labels), options
+        "public-gateway",
+        arguments.gateway_args(gateway, charts, seconds, labels, mesh.revision),
+        options,
     )
-    return Platform(labels, public), _outputs(mesh, public)
+    return Platform(labels, mesh.revision, public), _outputs(mesh, public)
 
 
 def make_addons(
@@ -57,6 +60,7 @@ def _outputs(mesh: IstioMesh, gateway: PublicGateway) -> dict[str, Any]:
     return {
         "istioVersion": mesh.version,
         "injectionLabels": mesh.injection_labels,
+        "meshRevision": mesh.revision,
         "gateway": {
             "ref": gateway.gateway_ref,
             "namespace": gateway.namespace,

@@ -27,11 +27,13 @@ class Ground:
 
     Attributes:
         injection_labels: labels of namespaces with sidecars; they exist once pods can run.
+        mesh_revision: the control plane that their pods follow.
         storage: the bucket, where there is one.
         eks: the cluster, if it is one of EKS: voices then get roles for the bucket.
     """
 
     injection_labels: pulumi.Output[Mapping[str, str]]
+    mesh_revision: pulumi.Output[str]
     gateway: PublicGateway
     storage: StoredVoices | None
     eks: EksCluster | None
@@ -84,6 +86,7 @@ def _voice(
         _data(voice, tenant, volume, ground),
         namespace=tenant.namespace,
         gateway_ref=ground.gateway.gateway_ref,
+        mesh_revision=ground.mesh_revision,
     )
     return TtsVoiceService(f"{voice.tenant}-{voice.name}", args, ground.in_kubernetes)
 

@@ -1051,10 +1051,11 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
     cluster.Storage: ("VoiceStorageArgs", set(), set()),
     mesh.AddonVersions: ("AddonVersions", set(), set()),
     mesh.Charts: ("ChartSource", set(), set()),
+    mesh.Revision: ("MeshRevision", set(), set()),
     mesh.Mesh: ("IstioMeshArgs", {"max_stream_seconds"}, set()),
     mesh.Gateway: (
         "PublicGatewayArgs",
-        {"namespace", "charts", "injection_labels", "max_stream_seconds"},
+        {"namespace", "charts", "injection_labels", "mesh_revision", "max_stream_seconds"},
         set(),
     ),
     mesh.Host: ("GatewayHost", {"namespace"}, {"tenant"}),
@@ -1071,7 +1072,7 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
     services.ObjectStorage: ("ObjectStorage", {"role_arn"}, set()),
     services.Voice: (
         "TtsVoiceServiceArgs",
-        {"namespace", "service_name", "gateway_ref", "max_stream_seconds"},
+        {"namespace", "service_name", "gateway_ref", "mesh_revision", "max_stream_seconds"},
         {"name", "tenant"},
     ),
 }

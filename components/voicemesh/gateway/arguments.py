@@ -78,6 +78,10 @@ class PublicGatewayArgs:
     )
     """Labels by which istiod injects the namespace's pods: `IstioMesh.injection_labels`."""
 
+    mesh_revision: pulumi.Input[str] | None = None
+    """The control plane that its proxies follow: `IstioMesh.revision`. When it changes, the pods
+    are made again, one after the other. None for pods that somebody else restarts then."""
+
     service_type: ServiceType = ServiceType.LOAD_BALANCER
     """How the gateway is reached from outside the cluster."""
 

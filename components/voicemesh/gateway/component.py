@@ -15,6 +15,7 @@ from voicemesh.istio import Gateway
 from voicemesh.istio.specs import GatewaySpec, Server
 from voicemesh.mesh import CHART_TIMEOUT_SECONDS, DRAIN_MARGIN_SECONDS, TRUST_DOMAIN
 from voicemesh.namespaces import declare_namespace
+from voicemesh.revisions import restart_annotations
 
 CONNECTION_IDLE_SECONDS: Final = 60
 """After this long without a request a client's connection is closed. It is shorter than the idle
@@ -110,6 +111,7 @@ def gateway_values(name: str, args: PublicGatewayArgs) -> dict[str, Any]:
     lag = load_balancer_lag(args.service_type)
     return {
         "imagePullPolicy": "IfNotPresent",
+        "podAnnotations": restart_annotations(args.mesh_revision),
         "labels": {"app": name, "istio": name},
         "replicaCount": args.replicas,
         "autoscaling": {"enabled": False},
