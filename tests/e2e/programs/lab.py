@@ -13,6 +13,7 @@ from voicemesh import (
     ChartSource,
     ComputeSize,
     GatewayHost,
+    Mirroring,
     PublicGateway,
     PublicGatewayArgs,
     ServiceType,
@@ -52,6 +53,23 @@ def variant(name="stable", weight=100, **fields):
 VOICES = {
     "plain": ("lab-a", {"variants": [variant(replicas=2)]}),
     "neighbour": ("lab-b", {"variants": [variant()]}),
+    "routed": (
+        "lab-a",
+        {
+            "variants": [
+                variant("stable", 90, replicas=2),
+                variant("experimental", 10),
+                variant("vip", 0),
+            ],
+            "vip_variant": "vip",
+            "experiments": ["experimental"],
+        },
+    ),
+    "familiar": ("lab-a", {"variants": [variant(replicas=3)], "voice_affinity": True}),
+    "copied": (
+        "lab-a",
+        {"variants": [variant(), variant("dark", 0)], "mirroring": Mirroring("dark", 100)},
+    ),
 }
 
 certificate = Path(config.require("certificate")).read_text()
