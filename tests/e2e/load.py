@@ -64,6 +64,7 @@ class Request:
         message_pause_ms: pause before each message.
         awaited_messages: messages to receive before the WebSocket is closed.
         leave_after_bytes: leaves, with the connection, after so much of the body.
+        leave_after_ms: leaves, with the connection, after so long.
         tag: comes back in the answer.
         count: how often it is sent.
     """
@@ -78,6 +79,7 @@ class Request:
     message_pause_ms: float = 0
     awaited_messages: int | None = None
     leave_after_bytes: int | None = None
+    leave_after_ms: float | None = None
     tag: str = ""
     count: int = 1
 
@@ -365,11 +367,12 @@ class Wire(asyncio.Protocol):
         exchange = self._exchange = Exchange(request, self.number)
         exchange.answer.started = time.monotonic()
         sender = asyncio.create_task(self._write(request, host, exchange))
+        leaves = request.leave_after_ms
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with asyncio.timeout(timeout_seconds if leaves is None else leaves / 1e3):
                 await exchange.done.wait()
         except TimeoutError:
-            exchange.end("timeout")
+            exchange.end("timeout" if leaves is None else "left")
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)

@@ -53,6 +53,7 @@ def variant(name="stable", weight=100, **fields):
 VOICES = {
     "plain": ("lab-a", {"variants": [variant(replicas=2)]}),
     "neighbour": ("lab-b", {"variants": [variant()]}),
+    "streams": ("lab-a", {"variants": [variant()]}),
     "routed": (
         "lab-a",
         {

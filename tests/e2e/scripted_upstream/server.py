@@ -84,6 +84,9 @@ class Script:
     length: int | None = None
     """What `content-length` says; None for chunked transfer."""
 
+    until_close: bool = False
+    """Whether the body has neither a length nor chunks: it ends with its connection."""
+
     sse: bool = False
     """Whether chunks are server-sent events, as `event_bytes` makes them."""
 
@@ -98,6 +101,10 @@ class Script:
 
     hang: bool = False
     """Whether no answer ever comes."""
+
+    @property
+    def is_chunked(self) -> bool:
+        return self.length is None and not self.until_close
 
 
 def chunk_bytes(number: int, size: int) -> bytes:
@@ -274,10 +281,10 @@ class Connection:
         if script.end == "truncate":
             request.outcome = "truncated"
             return False
-        if script.length is None:
+        if script.is_chunked:
             self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
-        return True
+        return not script.until_close
 
     async def _stream(self, request: Seen, script: Script) -> None:
         self._write_head(script)
@@ -308,16 +315,14 @@ class Connection:
 
     def _write_head(self, script: Script) -> None:
         kind = "text/event-stream" if script.sse else "application/octet-stream"
-        framing = (
-            {"transfer-encoding": "chunked"}
-            if script.length is None
-            else {"content-length": str(script.length)}
-        )
+        framing = {"content-length": str(script.length)} if script.length is not None else {}
+        if script.is_chunked:
+            framing = {"transfer-encoding": "chunked"}
         self._write_status(script.status, {"content-type": kind, **framing, **script.headers})
 
     def _write_part(self, part: bytes, script: Script) -> None:
-        framed = script.length is None
-        self._writer.write(b"%x\r\n%s\r\n" % (len(part), part) if framed else part)
+        chunk = b"%x\r\n%s\r\n" % (len(part), part)
+        self._writer.write(chunk if script.is_chunked else part)
 
     def _reset(self, request: Seen) -> bool:
         request.outcome = "reset"
