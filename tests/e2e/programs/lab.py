@@ -12,6 +12,8 @@ import pulumi_kubernetes as kubernetes
 from voicemesh import (
     ChartSource,
     ComputeSize,
+    ConnectionLimits,
+    Ejection,
     GatewayHost,
     Mirroring,
     PublicGateway,
@@ -71,6 +73,29 @@ VOICES = {
         "lab-a",
         {"variants": [variant(), variant("dark", 0)], "mirroring": Mirroring("dark", 100)},
     ),
+    "pools": (
+        "lab-a",
+        {
+            "variants": [
+                variant("stable", 90, replicas=5),
+                variant("canary", 10),
+                variant("vip", 0),
+            ],
+            "vip_variant": "vip",
+            "experiments": ["stable", "canary"],
+            "ejection": Ejection(base_seconds=4, interval_seconds=1),
+            "warmup_seconds": 10,
+        },
+    ),
+    "narrow": (
+        "lab-a",
+        {
+            "variants": [variant()],
+            "connection_limits": ConnectionLimits(8, 4, 8),
+            "ejection": Ejection(base_seconds=4, interval_seconds=1),
+        },
+    ),
+    "lasting": ("lab-a", {"variants": [variant("stable", 90), variant("canary", 10)]}),
 }
 
 certificate = Path(config.require("certificate")).read_text()
