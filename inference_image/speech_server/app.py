@@ -17,6 +17,7 @@ from speech_server.audio import AudioFormat
 from speech_server.contract import HEALTH_PATH, METRICS_PATH, READY_PATH, SPEECH_PATH, TTS_PATH
 from speech_server.engine import Engine
 from speech_server.errors import ApiError, InvalidRequestError, NotReadyError, error_body
+from speech_server.identity import Caller, CallerIdentity
 from speech_server.middleware import BodyLimit, RequestRecorder, error_response
 from speech_server.records import RequestRecord
 from speech_server.response import SpeechResponse
@@ -45,6 +46,7 @@ def create_app(settings: Settings, engine: Engine) -> FastAPI:
         BodyLimit,
         max_bytes=_JSON_BYTES_BESIDE_TEXT + _JSON_BYTES_PER_CHARACTER * settings.max_characters,
     )
+    app.add_middleware(CallerIdentity, gateway_principal=settings.gateway_principal)
     app.add_middleware(RequestRecorder, service=service)
     return app
 
@@ -78,7 +80,8 @@ async def create_speech(
     body: SpeechBody, request: Request, service: ServiceDependency
 ) -> SpeechResponse:
     """Speak a text. The audio is streamed as it is made."""
-    speech, audio_format = check_body(body, service.engine, service.settings.max_characters)
+    caller = Caller.of(request.scope)
+    speech, audio_format = check_body(body, service.engine, service.settings.max_characters, caller)
     if service.state in (State.WARMING, State.FAILED):
         raise NotReadyError("the voice is still warming up.", code="not_ready")
     record = RequestRecord.of(request.scope)

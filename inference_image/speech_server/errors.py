@@ -2,6 +2,7 @@
 
 ApiError
 ├── InvalidRequestError    400  change the request
+├── PermissionDeniedError  403  send a token with the scope that is missing
 ├── NotFoundError          404  ask for something that exists
 ├── PayloadTooLargeError   413  send less
 ├── OverloadedError        429  wait as long as Retry-After says
@@ -45,6 +46,11 @@ class ApiError(Exception):
 
 class InvalidRequestError(ApiError):
     status = 400
+    type = "invalid_request_error"
+
+
+class PermissionDeniedError(ApiError):
+    status = 403
     type = "invalid_request_error"
 
 

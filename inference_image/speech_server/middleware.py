@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from speech_server.contract import REQUEST_ID_HEADER, SPEECH_PATH, TTS_PATH
 from speech_server.errors import ApiError, PayloadTooLargeError
+from speech_server.identity import Caller
 from speech_server.records import Outcome, RequestRecord, outcome_of_status
 from speech_server.service import SpeechService, State
 
@@ -56,24 +57,26 @@ class RequestRecorder:
             await error_response(error)(scope, receive, send_recorded)
         finally:
             if scope["path"] in SPEECH_PATHS:
-                self._conclude(record)
+                self._conclude(record, Caller.known(scope))
 
     def _add_headers(self, headers: MutableHeaders, record: RequestRecord) -> None:
         headers[REQUEST_ID_HEADER] = record.request_id
         if self._service.state is State.DRAINING:
             headers["connection"] = "close"
 
-    def _conclude(self, record: RequestRecord) -> None:
+    def _conclude(self, record: RequestRecord, caller: Caller | None) -> None:
         self._service.metrics.requests.labels(record.outcome).inc()
         level = logging.INFO
         if record.outcome in (Outcome.FAILED, Outcome.BROKEN):
             level = logging.ERROR
         _logger.log(
             level,
-            "request=%s outcome=%s voice=%s characters=%d"
+            "request=%s outcome=%s tenant=%s via=%s voice=%s characters=%d"
             " first_audio_s=%s audio_s=%.2f total_s=%.3f",
             record.request_id,
             record.outcome.value,
+            (caller and caller.tenant) or "-",
+            (caller and caller.way.value) or "-",
             record.voice or "-",
             record.characters,
             "-" if record.first_audio_seconds is None else f"{record.first_audio_seconds:.3f}",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from speech_server.audio import AudioFormat
 from speech_server.engine import Engine, SpeechRequest, UnspeakableTextError, Voice
 from speech_server.errors import InvalidRequestError, NotFoundError
+from speech_server.identity import Caller
 from speech_server.text import check_text
 
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
@@ -43,15 +44,16 @@ class SpeechBody(BaseModel):
 
 
 def check_body(
-    body: SpeechBody, engine: Engine, max_characters: int
+    body: SpeechBody, engine: Engine, max_characters: int, caller: Caller
 ) -> tuple[SpeechRequest, AudioFormat]:
     """What to speak and how to send it.
 
     Raises:
-        ApiError: the engine cannot do what the body asks for; names field, value and fix.
+        ApiError: the engine cannot do what the body asks for, or the caller may not; names field,
+            value and fix.
     """
     _check_model(body.model, engine)
-    voice = _voice(body.voice, engine)
+    voice = _voice(body.voice, engine, caller)
     audio_format = _audio_format(body.response_format)
     _check_speed(body.speed, engine)
     _check_options(body)
@@ -71,10 +73,11 @@ def _check_model(name: str | None, engine: Engine) -> None:
         )
 
 
-def _voice(name: str | None, engine: Engine) -> Voice:
+def _voice(name: str | None, engine: Engine, caller: Caller) -> Voice:
     voices = {voice.name: voice for voice in engine.voices()}
-    if name is None:
-        return next(iter(voices.values()))
+    name = next(iter(voices)) if name is None else name
+    # Before whether it exists: which reference voices there are is told to who may use them.
+    caller.require(preset=name in voices, voice=_shown(name))
     if name not in voices:
         raise InvalidRequestError(
             f"voice '{_shown(name)}' is unknown: use one of {', '.join(voices)}.",

@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     """Folder with the engine's weights, complete and verified. The bundled voice has its own and
     reads none."""
 
+    gateway_principal: str | None = Field(default=None, pattern=r"^[^/]+/ns/[^/]+/sa/[^/]+$")
+    """Identity of the gateway's proxies, as in `cluster.local/ns/istio-ingress/sa/public-gateway`:
+    identity headers count in requests that come from it. Whoever does not come through the mesh is
+    refused then. Without it there is no gateway, and who does not is a caller without a name."""
+
     outputs_uri: str | None = Field(default=None, pattern=r"^(s3://[^/]+/(.+/)?|file:///.*)$")
     """Where audio goes that outlives its request: `s3://bucket/prefix/`, or `file:///folder/`; it
     must be able to write there. For engines: the server itself keeps nothing."""
