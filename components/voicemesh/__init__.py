@@ -22,7 +22,14 @@ if TYPE_CHECKING:
         GpuNodeGroupArgs,
         ReservedCapacity,
     )
-    from voicemesh.gateway import GatewayHost, PublicGateway, PublicGatewayArgs, ServiceType
+    from voicemesh.gateway import (
+        CertificateIssuer,
+        GatewayHost,
+        IssuerKind,
+        PublicGateway,
+        PublicGatewayArgs,
+        ServiceType,
+    )
     from voicemesh.mesh import IstioMesh, IstioMeshArgs, ProxyBuild
     from voicemesh.names import UniqueName, UniqueNameArgs
     from voicemesh.registry import ImageRegistry, ImageRegistryArgs
@@ -54,6 +61,7 @@ __all__ = [
     "ArgumentsError",
     "Autoscaling",
     "CapacityType",
+    "CertificateIssuer",
     "ChartSource",
     "ClusterAddons",
     "ClusterAddonsArgs",
@@ -68,6 +76,7 @@ __all__ = [
     "GpuNodeGroupArgs",
     "ImageRegistry",
     "ImageRegistryArgs",
+    "IssuerKind",
     "IstioMesh",
     "IstioMeshArgs",
     "MeshRevision",
@@ -105,6 +114,7 @@ _MODULES = {
     "ArgumentsError": "arguments",
     "Autoscaling": "service.scaling",
     "CapacityType": "cluster.node_group_arguments",
+    "CertificateIssuer": "gateway",
     "ChartSource": "charts",
     "ClusterAddons": "cluster.addons",
     "ClusterAddonsArgs": "cluster.addon_arguments",
@@ -119,6 +129,7 @@ _MODULES = {
     "GpuNodeGroupArgs": "cluster.node_group_arguments",
     "ImageRegistry": "registry",
     "ImageRegistryArgs": "registry",
+    "IssuerKind": "gateway",
     "IstioMesh": "mesh",
     "IstioMeshArgs": "mesh",
     "MeshRevision": "revisions",

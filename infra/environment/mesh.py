@@ -57,11 +57,19 @@ class Addons(Section):
     versions: AddonVersions
 
 
+class Issuer(Section):
+    """An issuer of cert-manager."""
+
+    name: str
+    kind: Literal["ClusterIssuer", "Issuer"] = LEFT_OUT
+
+
 class Host(Section):
     """A public host name, the tenant it belongs to, and its certificate."""
 
     name: str
     tenant: str
+    issuer: Issuer = LEFT_OUT
     secret_name: str = LEFT_OUT
     certificate: str = LEFT_OUT
     private_key: SecretStr = LEFT_OUT

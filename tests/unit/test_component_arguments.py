@@ -73,7 +73,8 @@ REFUSALS = [
     (
         PublicGatewayArgs,
         {"hosts": [replace(HOST, private_key=None)]},
-        "hosts[0].secret_name is None; allowed: secret_name alone, or certificate with private_key",
+        "hosts[0].secret_name is None; allowed: one of issuer, secret_name, and certificate with "
+        "private_key",
     ),
     (
         PublicGatewayArgs,

@@ -515,8 +515,8 @@ PLATFORM: list[Mistake] = [
         ("gateway", "hosts", 0, "secretName"),
         ABSENT,
         [
-            "voicemesh:gateway.hosts[0].secretName: None; allowed: secretName alone, or "
-            "certificate with privateKey"
+            "voicemesh:gateway.hosts[0].secretName: None; allowed: one of issuer, secretName, "
+            "and certificate with privateKey"
         ],
     ),
     Mistake(
@@ -937,8 +937,8 @@ def test_what_is_committed_of_a_stack_is_an_environment(stack: str) -> None:
 def test_the_embedded_environment_is_one_once_up_has_added_its_secrets() -> None:
     assert _faults(LOCAL) == []
     assert _faults(stack_values("local")) == [
-        "voicemesh:gateway.hosts[0].secretName: None; allowed: secretName alone, or certificate "
-        "with privateKey"
+        "voicemesh:gateway.hosts[0].secretName: None; allowed: one of issuer, secretName, and "
+        "certificate with privateKey"
     ]
 
 
@@ -1058,6 +1058,7 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
         {"namespace", "charts", "injection_labels", "mesh_revision", "max_stream_seconds"},
         set(),
     ),
+    mesh.Issuer: ("CertificateIssuer", set(), set()),
     mesh.Host: ("GatewayHost", {"namespace"}, {"tenant"}),
     services.Quota: ("TenantQuota", set(), set()),
     services.Egress: ("Egress", set(), set()),

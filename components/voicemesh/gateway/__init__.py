@@ -1,6 +1,14 @@
 """`PublicGateway`: where requests enter the mesh, over TLS."""
 
-from voicemesh.gateway.arguments import GatewayHost, PublicGatewayArgs, ServiceType
+from voicemesh.gateway.arguments import PublicGatewayArgs, ServiceType
 from voicemesh.gateway.component import PublicGateway
+from voicemesh.gateway.hosts import CertificateIssuer, GatewayHost, IssuerKind
 
-__all__ = ["GatewayHost", "PublicGateway", "PublicGatewayArgs", "ServiceType"]
+__all__ = [
+    "CertificateIssuer",
+    "GatewayHost",
+    "IssuerKind",
+    "PublicGateway",
+    "PublicGatewayArgs",
+    "ServiceType",
+]

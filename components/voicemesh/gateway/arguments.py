@@ -8,8 +8,10 @@ from typing import Final
 import pulumi
 
 from voicemesh import contract
-from voicemesh.arguments import Faults, is_known
-from voicemesh.mesh import ChartSource
+from voicemesh.arguments import Faults
+from voicemesh.charts import ChartSource
+from voicemesh.gateway.hosts import GatewayHost
+from voicemesh.gateway.quota import RequestQuota
 from voicemesh.sizes import ComputeSize
 
 _MIN_NODE_PORT: Final = 30000
@@ -21,43 +23,6 @@ class ServiceType(StrEnum):
 
     LOAD_BALANCER = "LoadBalancer"
     NODE_PORT = "NodePort"
-
-
-@dataclass(frozen=True)
-class GatewayHost:
-    """A host name and its certificate: the name of a Secret, or certificate and private key."""
-
-    name: str
-    """Full host name, as clients send it in SNI and Host."""
-
-    secret_name: pulumi.Input[str] | None = None
-    """A Secret of type kubernetes.io/tls that exists in the gateway's namespace, for instance kept
-    by cert-manager. Conflicts with `certificate` and `private_key`."""
-
-    certificate: pulumi.Input[str] | None = None
-    """Certificate chain in PEM, the host's own first. Needs `private_key`."""
-
-    private_key: pulumi.Input[str] | None = field(default=None, repr=False)
-    """Its private key in PEM; it is kept as a secret."""
-
-    namespace: str = "*"
-    """The only namespace whose VirtualServices may serve this host; `*` for any."""
-
-    def check(self, faults: Faults, path: str) -> None:
-        """Notes names that are none, and a certificate that is missing or given twice."""
-        faults.hostname(f"{path}.name", self.name)
-        pair = (self.certificate is not None, self.private_key is not None)
-        given = self.secret_name is not None
-        faults.require(
-            pair in {(False, False), (True, True)} and given is not pair[0],
-            f"{path}.secret_name",
-            self.secret_name if is_known(self.secret_name) else "given",
-            "secret_name alone, or certificate with private_key",
-        )
-        for name in ("certificate", "private_key"):
-            pem = getattr(self, name)
-            is_pem = not isinstance(pem, str) or pem.lstrip().startswith("-----BEGIN ")
-            faults.require(is_pem, f"{path}.{name}", "(not shown)", "PEM text")
 
 
 @dataclass(frozen=True)
@@ -103,6 +68,9 @@ class PublicGatewayArgs:
     max_stream_seconds: int = 600
     """Longest stream, in seconds; a pod that ends serves its streams for this long."""
 
+    quota: RequestQuota | None = None
+    """Requests that each tenant may make; by default any number."""
+
     def __post_init__(self) -> None:
         faults = Faults.of(self)
         faults.require(len(self.hosts) > 0, "hosts", self.hosts, "at least one host")
@@ -122,6 +90,8 @@ class PublicGatewayArgs:
         faults.whole_number(1, "max_stream_seconds", self.max_stream_seconds)
         self.size.check(faults, "size")
         self.charts.check(faults, "charts")
+        if self.quota is not None:
+            self.quota.check(faults, "quota")
         faults.raise_any()
 
     def _check_node_port(self, faults: Faults, name: str) -> None:

@@ -1,16 +1,17 @@
 """The component that puts the gateway's pods, certificates and hosts together."""
 
-import base64
 from collections.abc import Sequence
 from typing import Any, Final
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Secret, Service
+from pulumi_kubernetes.core.v1 import Service
 from pulumi_kubernetes.helm.v3 import Release
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh.component import after, child_options
-from voicemesh.gateway.arguments import GatewayHost, PublicGatewayArgs, ServiceType
+from voicemesh.gateway.arguments import PublicGatewayArgs, ServiceType
+from voicemesh.gateway.certificates import declare_certificate, secret_name
+from voicemesh.gateway.hosts import GatewayHost
 from voicemesh.istio import Gateway
 from voicemesh.istio.specs import GatewaySpec, Server
 from voicemesh.mesh import CHART_TIMEOUT_SECONDS, DRAIN_MARGIN_SECONDS, TRUST_DOMAIN
@@ -66,16 +67,16 @@ class PublicGateway(pulumi.ComponentResource):
             opts=child_options(self),
             **args.charts.release_arguments("gateway"),
         )
-        secrets = [
-            _certificate_secret(self, name, host, in_namespace)
+        certificates = [
+            made
             for host in args.hosts
-            if host.certificate is not None
+            if (made := declare_certificate(self, name, host, in_namespace)) is not None
         ]
         gateway = Gateway(
             name,
             ObjectMetaArgs(name=name, namespace=in_namespace),
             gateway_spec(name, args.hosts),
-            child_options(self, pulumi.ResourceOptions(depends_on=[release, *secrets])),
+            child_options(self, pulumi.ResourceOptions(depends_on=[release, *certificates])),
         )
         self.namespace = in_namespace
         self.gateway_ref = after(f"{args.namespace}/{name}", gateway)
@@ -163,7 +164,7 @@ def gateway_spec(name: str, hosts: Sequence[GatewayHost]) -> GatewaySpec:
             "tls": {
                 "mode": "SIMPLE",
                 "minProtocolVersion": "TLSV1_2",
-                "credentialName": _secret_name(name, host),
+                "credentialName": secret_name(name, host),
             },
         }
         for index, host in enumerate(hosts)
@@ -173,29 +174,6 @@ def gateway_spec(name: str, hosts: Sequence[GatewayHost]) -> GatewaySpec:
 
 def _scoped(host: GatewayHost) -> str:
     return f"{host.namespace}/{host.name}"
-
-
-def _secret_name(name: str, host: GatewayHost) -> pulumi.Input[str]:
-    return host.secret_name if host.secret_name is not None else f"{name}-{host.name}"
-
-
-def _certificate_secret(
-    parent: pulumi.Resource, name: str, host: GatewayHost, namespace: pulumi.Input[str]
-) -> Secret:
-    return Secret(
-        f"{name}-{host.name}",
-        type="kubernetes.io/tls",
-        metadata=ObjectMetaArgs(name=f"{name}-{host.name}", namespace=namespace),
-        data={
-            "tls.crt": pulumi.Output.from_input(host.certificate).apply(_base64),
-            "tls.key": pulumi.Output.secret(host.private_key).apply(_base64),
-        },
-        opts=child_options(parent),
-    )
-
-
-def _base64(text: Any) -> str:
-    return base64.b64encode(str(text).encode()).decode()
 
 
 def _load_balancer_address(status: Any) -> str | None:
