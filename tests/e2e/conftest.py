@@ -20,10 +20,15 @@ __all__ = ["lab", "pytest_terminal_summary"]
 _LAST = ["test_lifecycle", "test_recovery", "test_teardown"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "late: joins what a test before has begun, after the others")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> tuple[bool, int]:
+    def rank(item: pytest.Item) -> tuple[bool, int, bool]:
         name = item.path.stem
-        return "e2e" in item.path.parts, _LAST.index(name) + 1 if name in _LAST else 0
+        place = _LAST.index(name) + 1 if name in _LAST else 0
+        return "e2e" in item.path.parts, place, item.get_closest_marker("late") is not None
 
     items.sort(key=rank)
 

@@ -146,8 +146,9 @@ class Running:
 
     def kill(self) -> None:
         """Ends it at once, as a client's machine that fails."""
-        self._process.kill()
-        self._process.communicate()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ class Process:
     """A process of a pod, as the machine sees it."""
 
     def __init__(self, pod: str, command: str) -> None:
-        self.pid = eventually(lambda: _pid(pod, command), 30, f"{command} of {pod} runs")
+        found = eventually(lambda: _pid(pod, command), 30, f"{command} of {pod} runs")
+        assert found is not None
+        self.pid = found
 
     @property
     def network(self) -> Path:
