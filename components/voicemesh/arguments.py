@@ -14,6 +14,9 @@ DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 HOSTNAME: Final = re.compile(rf"({DNS_LABEL.pattern}\.)+{DNS_LABEL.pattern}")
 URL: Final = re.compile(r"https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:\d{1,5})?(/\S*)?")
 ARN: Final = re.compile(r"arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:.+")
+PRINCIPAL: Final = re.compile(
+    rf"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/ns/{DNS_LABEL.pattern}/sa/[a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?"
+)
 LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 LABEL_KEY: Final = re.compile(

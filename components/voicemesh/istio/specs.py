@@ -71,7 +71,28 @@ class Mirror(TypedDict):
     percentage: Percentage
 
 
+class HeaderChanges(TypedDict, total=False):
+    set: dict[str, str]
+    remove: Sequence[str]
+
+
+class HeaderOperations(TypedDict, total=False):
+    request: HeaderChanges
+    response: HeaderChanges
+
+
+class CorsPolicy(TypedDict, total=False):
+    allowOrigins: Sequence[StringMatch]
+    allowMethods: Sequence[str]
+    allowHeaders: Sequence[str]
+    exposeHeaders: Sequence[str]
+    maxAge: str
+    unmatchedPreflights: Literal["FORWARD", "IGNORE"]
+
+
 class HttpRoute(TypedDict, total=False):
+    headers: HeaderOperations
+    corsPolicy: CorsPolicy
     name: str
     match: Sequence[HttpMatch]
     route: Sequence[WeightedDestination]
@@ -152,7 +173,17 @@ class ClientTls(TypedDict, total=False):
     subjectAltNames: Sequence[str]
 
 
+class PortNumber(TypedDict):
+    number: int
+
+
+class PortTrafficPolicy(TypedDict):
+    port: PortNumber
+    tls: ClientTls
+
+
 class TrafficPolicy(TypedDict, total=False):
+    portLevelSettings: Sequence[PortTrafficPolicy]
     loadBalancer: LoadBalancer
     connectionPool: ConnectionPool
     outlierDetection: OutlierDetection
@@ -209,6 +240,7 @@ class Operation(TypedDict, total=False):
     paths: Sequence[str]
     notPaths: Sequence[str]
     ports: Sequence[str]
+    notPorts: Sequence[str]
 
 
 class From(TypedDict):
@@ -247,7 +279,7 @@ class AuthorizationPolicySpec(TypedDict, total=False):
 class ServicePort(TypedDict, total=False):
     number: int
     name: str
-    protocol: Literal["HTTP", "HTTPS"]
+    protocol: Literal["HTTP", "TLS"]
     targetPort: int
 
 

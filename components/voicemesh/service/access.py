@@ -1,0 +1,119 @@
+"""Who may call a voice, and what for: decided by each pod's own proxy.
+
+The gateway finds out who a caller is, and the voice's proxies verify that again: whoever is or
+poses as the gateway can do no more than the tokens that it brings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pulumi
+
+from voicemesh import contract
+from voicemesh.arguments import PRINCIPAL, Faults
+from voicemesh.identity import claim
+from voicemesh.istio.specs import AuthorizationPolicySpec, AuthorizationRule, Condition, From
+
+OPEN_PATHS: Final = (contract.PAGE_PATH, contract.HEALTH_PATH)
+"""What the gateway may ask without a token."""
+
+SPEECH_PATHS: Final = (contract.SPEECH_PATH, contract.SPEECH_STREAM_PATH, contract.TTS_PATH)
+
+
+@dataclass(frozen=True)
+class VoiceAccess:
+    """Who may call a voice, and what their tokens must allow.
+
+    Paths at the voice: `speech_scopes` are for `/v1/audio/speech`, `/v1/audio/speech/stream` and
+    `/tts`, `voices_scopes` for `/v1/audio/voices`, `batch_scopes` for `/batch` and `admin_scopes`
+    for `/admin`, each with what is below. One of the scopes is enough; without any, nobody may call
+    these paths through the gateway.
+    """
+
+    tenants: Sequence[str] = ()
+    """Tenants, by the claim `tenant` of tokens, that may call through the gateway; none for any."""
+
+    callers: Sequence[pulumi.Input[str]] = ()
+    """Identities of workloads in the mesh, as in `cluster.local/ns/studio/sa/editor`, that may call
+    directly and without a token, on all paths. Their tenant is their namespace."""
+
+    speech_scopes: Sequence[str] = (contract.BASIC_SCOPE, contract.PREMIUM_SCOPE)
+    """Scopes of those that may have text spoken. The server lets none but `tts.premium` speak with
+    reference voices, since the voice is named in the body."""
+
+    voices_scopes: Sequence[str] = (contract.PREMIUM_SCOPE,)
+    """Scopes of those that may manage reference voices."""
+
+    batch_scopes: Sequence[str] = (contract.BATCH_SCOPE,)
+    """Scopes of those that may submit work for later."""
+
+    admin_scopes: Sequence[str] = (contract.ADMIN_SCOPE,)
+    """Scopes of those that may administer the voice."""
+
+    def check(self, faults: Faults, path: str) -> None:
+        """Notes identities that no certificate of the mesh has, and names that are empty."""
+        allowed = "an identity as in 'cluster.local/ns/studio/sa/editor'"
+        for index, caller in enumerate(self.callers):
+            faults.matches(PRINCIPAL, f"{path}.callers[{index}]", caller, allowed)
+        for name in (
+            "tenants",
+            "speech_scopes",
+            "voices_scopes",
+            "batch_scopes",
+            "admin_scopes",
+        ):
+            for index, value in enumerate(getattr(self, name)):
+                given = isinstance(value, str) and bool(value) and not set(value) & set(" *")
+                allowed = "a name without blanks and wildcards"
+                faults.require(given, f"{path}.{name}[{index}]", value, allowed)
+
+
+def authorization_policy(
+    labels: dict[str, Any], access: VoiceAccess, gateway_principal: pulumi.Input[str] | None
+) -> AuthorizationPolicySpec:
+    """Lets in callers within the mesh, and what the gateway brings with the right token.
+
+    Nothing else: as soon as one policy allows something, what none allows is refused. The kubelet's
+    probes and Prometheus ask the proxy's agent, not the proxy.
+    """
+    rules = [] if gateway_principal is None else _gateway_rules(access, gateway_principal)
+    if access.callers:
+        rules.append({"from": [{"source": {"principals": list(access.callers)}}]})
+    policy: AuthorizationPolicySpec = {"selector": {"matchLabels": labels}, "action": "ALLOW"}
+    return {**policy, "rules": rules} if rules else policy
+
+
+def _gateway_rules(
+    access: VoiceAccess, gateway_principal: pulumi.Input[str]
+) -> list[AuthorizationRule]:
+    gateway: list[From] = [{"source": {"principals": [gateway_principal]}}]
+    scoped = [
+        (access.speech_scopes, SPEECH_PATHS),
+        (access.voices_scopes, _with_below(contract.VOICES_PATH)),
+        (access.batch_scopes, _with_below(contract.BATCH_PATH)),
+        (access.admin_scopes, _with_below(contract.ADMIN_PATH)),
+    ]
+    tenants: list[Condition] = []
+    if access.tenants:
+        tenants.append({"key": claim(contract.TENANT_CLAIM), "values": list(access.tenants)})
+    open_rule: AuthorizationRule = {
+        "from": gateway,
+        "to": [{"operation": {"paths": OPEN_PATHS}}],
+    }
+    return [
+        open_rule,
+        *(
+            {
+                "from": gateway,
+                "to": [{"operation": {"paths": paths}}],
+                "when": [{"key": claim(contract.SCOPE_CLAIM), "values": list(scopes)}, *tenants],
+            }
+            for scopes, paths in scoped
+            if scopes
+        ),
+    ]
+
+
+def _with_below(path: str) -> tuple[str, str]:
+    return path, f"{path}/*"
