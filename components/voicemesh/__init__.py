@@ -28,12 +28,17 @@ if TYPE_CHECKING:
         IssuerKind,
         PublicGateway,
         PublicGatewayArgs,
+        QuotaUnit,
+        RequestQuota,
         ServiceType,
+        WhenUnavailable,
     )
+    from voicemesh.identity import TokenIssuer
     from voicemesh.mesh import IstioMesh, IstioMeshArgs, ProxyBuild
     from voicemesh.names import UniqueName, UniqueNameArgs
     from voicemesh.registry import ImageRegistry, ImageRegistryArgs
     from voicemesh.revisions import MeshRevision
+    from voicemesh.service.access import VoiceAccess
     from voicemesh.service.arguments import (
         ConnectionLimits,
         Ejection,
@@ -88,6 +93,8 @@ __all__ = [
     "ProxyBuild",
     "PublicGateway",
     "PublicGatewayArgs",
+    "QuotaUnit",
+    "RequestQuota",
     "ReservedCapacity",
     "Scaler",
     "ServiceType",
@@ -96,10 +103,12 @@ __all__ = [
     "TenantNamespaceArgs",
     "TenantNetwork",
     "TenantQuota",
+    "TokenIssuer",
     "TtsVoiceService",
     "TtsVoiceServiceArgs",
     "UniqueName",
     "UniqueNameArgs",
+    "VoiceAccess",
     "VoiceStorage",
     "VoiceStorageAccess",
     "VoiceStorageAccessArgs",
@@ -107,6 +116,7 @@ __all__ = [
     "VoiceVariant",
     "VoiceVolume",
     "VoiceVolumeArgs",
+    "WhenUnavailable",
 ]
 
 _MODULES = {
@@ -141,6 +151,8 @@ _MODULES = {
     "ProxyBuild": "mesh",
     "PublicGateway": "gateway",
     "PublicGatewayArgs": "gateway",
+    "QuotaUnit": "gateway",
+    "RequestQuota": "gateway",
     "ReservedCapacity": "cluster.node_group_arguments",
     "Scaler": "service.scaling",
     "ServiceType": "gateway",
@@ -149,10 +161,12 @@ _MODULES = {
     "TenantNamespaceArgs": "tenancy",
     "TenantNetwork": "tenancy",
     "TenantQuota": "tenancy",
+    "TokenIssuer": "identity",
     "TtsVoiceService": "service.component",
     "TtsVoiceServiceArgs": "service.arguments",
     "UniqueName": "names",
     "UniqueNameArgs": "names",
+    "VoiceAccess": "service.access",
     "VoiceStorage": "storage.bucket",
     "VoiceStorageAccess": "storage.access",
     "VoiceStorageAccessArgs": "storage.access",
@@ -160,6 +174,7 @@ _MODULES = {
     "VoiceVariant": "service.arguments",
     "VoiceVolume": "storage.volume",
     "VoiceVolumeArgs": "storage.volume",
+    "WhenUnavailable": "gateway",
 }
 
 

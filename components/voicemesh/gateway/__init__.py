@@ -3,6 +3,7 @@
 from voicemesh.gateway.arguments import PublicGatewayArgs, ServiceType
 from voicemesh.gateway.component import PublicGateway
 from voicemesh.gateway.hosts import CertificateIssuer, GatewayHost, IssuerKind
+from voicemesh.gateway.quota import QuotaUnit, RequestQuota, WhenUnavailable
 
 __all__ = [
     "CertificateIssuer",
@@ -10,5 +11,8 @@ __all__ = [
     "IssuerKind",
     "PublicGateway",
     "PublicGatewayArgs",
+    "QuotaUnit",
+    "RequestQuota",
     "ServiceType",
+    "WhenUnavailable",
 ]

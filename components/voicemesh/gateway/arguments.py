@@ -12,6 +12,7 @@ from voicemesh.arguments import Faults
 from voicemesh.charts import ChartSource
 from voicemesh.gateway.hosts import GatewayHost
 from voicemesh.gateway.quota import RequestQuota
+from voicemesh.identity import TokenIssuer, check_issuers
 from voicemesh.sizes import ComputeSize
 
 _MIN_NODE_PORT: Final = 30000
@@ -31,6 +32,10 @@ class PublicGatewayArgs:
 
     hosts: Sequence[GatewayHost]
     """Host names that are served, each with its certificate. Any other SNI is refused."""
+
+    issuers: Sequence[TokenIssuer] = ()
+    """Whose tokens the gateway takes. Requests without a token get the page and the health of a
+    voice, and nothing else."""
 
     namespace: str = contract.GATEWAY_NAMESPACE
     """Namespace that the component makes for the gateway alone."""
@@ -77,6 +82,7 @@ class PublicGatewayArgs:
         for index, host in enumerate(self.hosts):
             host.check(faults, f"hosts[{index}]")
         faults.unique("hosts", [host.name for host in self.hosts], "host name")
+        check_issuers(faults, "issuers", self.issuers)
         faults.dns_label("namespace", self.namespace)
         faults.require(
             isinstance(self.service_type, ServiceType),

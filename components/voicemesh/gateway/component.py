@@ -10,8 +10,10 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh.component import after, child_options
 from voicemesh.gateway.arguments import PublicGatewayArgs, ServiceType
+from voicemesh.gateway.authentication import declare_authentication
 from voicemesh.gateway.certificates import declare_certificate, secret_name
 from voicemesh.gateway.hosts import GatewayHost
+from voicemesh.gateway.quota_service import declare_quota
 from voicemesh.istio import Gateway
 from voicemesh.istio.specs import GatewaySpec, Server
 from voicemesh.mesh import CHART_TIMEOUT_SECONDS, DRAIN_MARGIN_SECONDS, TRUST_DOMAIN
@@ -72,11 +74,19 @@ class PublicGateway(pulumi.ComponentResource):
             for host in args.hosts
             if (made := declare_certificate(self, name, host, in_namespace)) is not None
         ]
+        needed: list[pulumi.Resource] = [release, *certificates]
+        if args.issuers:
+            labels = {"istio": name}
+            needed += declare_authentication(self, name, in_namespace, labels, args.issuers)
+        if args.quota is not None:
+            restarts = restart_annotations(args.mesh_revision)
+            quota = declare_quota(self, name, namespace, args.namespace, args.quota, restarts)
+            needed.append(quota)
         gateway = Gateway(
             name,
             ObjectMetaArgs(name=name, namespace=in_namespace),
             gateway_spec(name, args.hosts),
-            child_options(self, pulumi.ResourceOptions(depends_on=[release, *certificates])),
+            child_options(self, pulumi.ResourceOptions(depends_on=needed)),
         )
         self.namespace = in_namespace
         self.gateway_ref = after(f"{args.namespace}/{name}", gateway)

@@ -25,6 +25,7 @@ from pulumi_kubernetes.core.v1 import (
     HTTPGetActionArgs,
     LifecycleArgs,
     LifecycleHandlerArgs,
+    Namespace,
     PodSecurityContextArgs,
     PodSpecArgs,
     PodTemplateSpecArgs,
@@ -53,9 +54,15 @@ from pulumi_kubernetes.networking.v1 import (
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetSpecArgs
 
 from voicemesh import contract
-from voicemesh.component import child_options
-from voicemesh.gateway.quota import RATELIMIT, RATELIMIT_PORT, RequestQuota, limits
-from voicemesh.istio import AuthorizationPolicy
+from voicemesh.component import after, child_options
+from voicemesh.gateway.quota import (
+    RATELIMIT,
+    RATELIMIT_PORT,
+    RequestQuota,
+    limits,
+    quota_filter,
+)
+from voicemesh.istio import AuthorizationPolicy, EnvoyFilter
 from voicemesh.istio.specs import AuthorizationPolicySpec
 from voicemesh.mesh import TRUST_DOMAIN
 from voicemesh.sizes import ComputeSize, memory_quantity
@@ -95,39 +102,42 @@ def declare_quota(
     parent: pulumi.Resource,
     name: str,
     namespace: Namespace,
+    namespace_name: str,
     quota: RequestQuota,
     annotations: Mapping[str, pulumi.Input[str]],
 ) -> EnvoyFilter:
-    """All that counts requests, and the filter by which the gateway asks it once it can.
+    """All that counts requests, and the filter by which the gateway asks it, once it is ready.
 
     Args:
         parent: the gateway.
         name: its name, with which those of all resources begin.
-        namespace: where everything goes: the gateway's own namespace.
+        namespace: its namespace, where everything goes.
+        namespace_name: name of that.
         quota: what is counted.
         annotations: further ones of the pods.
     """
+    within = after(namespace_name, namespace)
     store = _Part(
         REDIS,
         redis_deployment(quota, annotations),
         *("tcp-redis", REDIS_PORT),
-        principal(gateway_principal, RATELIMIT),
+        principal(namespace_name, RATELIMIT),
         {contract.APP_LABEL: RATELIMIT},
     )
     service = _Part(
         RATELIMIT,
         ratelimit_deployment(quota, annotations),
         *("grpc", RATELIMIT_PORT),
-        gateway_principal,
+        principal(namespace_name, name),
         {"istio": name},
     )
-    stored = _declare(parent, name, namespace, store, [])
-    configuration = _declare_limits(parent, name, namespace, quota)
-    ready = _declare(parent, name, namespace, service, [configuration, *stored])
+    stored = _declare(parent, name, within, store, [])
+    configuration = _declare_limits(parent, name, within, quota)
+    ready = _declare(parent, name, within, service, [configuration, *stored])
     return EnvoyFilter(
         f"{name}-quota",
-        ObjectMetaArgs(name=f"{name}-quota", namespace=namespace),
-        quota_filter(name, gateway_namespace(gateway_principal), quota),
+        ObjectMetaArgs(name=f"{name}-quota", namespace=within),
+        quota_filter(name, namespace_name, quota),
         child_options(parent, pulumi.ResourceOptions(depends_on=ready)),
     )
 
