@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,11 @@ def asking(
     }
     said = {name: value for name, value in given.items() if value is not None}
     return Request(path=path, headers={**said, **(headers or {})}, **fields)
+
+
+def new_probe(name: str) -> str:
+    """A probe that no request had before."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 class Running:

@@ -21,7 +21,7 @@ import pytest
 
 from tests.e2e.environment import eventually
 from tests.e2e.figures import note
-from tests.e2e.lab import DOMAIN, GATEWAY_NAMESPACE, TENANT, Lab, Running, separate_share
+from tests.e2e.lab import DOMAIN, GATEWAY_NAMESPACE, TENANT, Lab, Running, new_probe, separate_share
 from tests.e2e.load import Answer, Request
 from tests.e2e.scripted_upstream.server import Script, body_bytes, chunk_bytes, event_bytes
 
@@ -110,15 +110,15 @@ def test_chunks_that_a_filter_collects_would_be_noticed(lab: Lab) -> None:
 
 
 def test_a_client_that_leaves_is_gone_for_the_server_within_200_ms(lab: Lab) -> None:
-    slowest = check_abort_reaches_the_server(lab, "leaving")
+    slowest = check_abort_reaches_the_server(lab)
     note("streaming", "a client's leaving reaches the server", slowest * 1e3, "ms at the most")
 
 
-def check_abort_reaches_the_server(lab: Lab, probe: str) -> float:
+def check_abort_reaches_the_server(lab: Lab) -> float:
     """The longest that it took, over some clients that leave at different moments."""
     (upstream,) = lab.upstreams(VOICE).values()
     script = Script(chunks=1000, size=4096, pause_ms=20)
-    tags = [f"{probe}-{number}" for number in range(LEAVING)]
+    tags = [new_probe("leaving") for _ in range(LEAVING)]
     requests = [
         lab.asking(script, probe=tag, tag=tag, leave_after_ms=1000 + 37 * number)
         for number, tag in enumerate(tags)
@@ -140,7 +140,7 @@ def _abort_seconds(seen: Any, answer: Answer) -> float:
 
 def test_a_leaving_that_is_held_up_on_the_way_would_be_noticed(lab: Lab) -> None:
     with held_up(lab, LEAVING, seconds=3), pytest.raises(AssertionError, match="ms later"):
-        check_abort_reaches_the_server(lab, "held-up")
+        check_abort_reaches_the_server(lab)
 
 
 @pytest.mark.parametrize(
@@ -195,13 +195,11 @@ def test_a_websocket_carries_messages_both_ways_while_it_is_open(lab: Lab) -> No
 
 def test_an_upload_reaches_the_server_while_it_is_sent(lab: Lab) -> None:
     (upstream,) = lab.upstreams(VOICE).values()
-    parts = [16_384] * 20
-    answer = lab.request(
-        lab.asking(probe="upload", body_parts=parts, body_pause_ms=50), voice=VOICE
-    )
+    parts, probe = [16_384] * 20, new_probe("upload")
+    answer = lab.request(lab.asking(probe=probe, body_parts=parts, body_pause_ms=50), voice=VOICE)
     assert answer.is_good
     assert answer.json["body_bytes"] == sum(parts)
-    (request,) = upstream.seen("upload")
+    (request,) = upstream.seen(probe)
     arrivals = request["body_arrivals"]
     assert arrivals[-1][0] - arrivals[0][0] > 0.7, "it arrived at once"
 
