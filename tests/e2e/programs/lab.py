@@ -31,6 +31,8 @@ from voicemesh import (
 TINY = ComputeSize(0.02, 0.05)
 GATEWAY_NAMESPACE = "lab-ingress"
 DOMAIN = "lab.voicemesh.localhost"
+# For voices that fail more often than any test of ejection wants.
+NEVER = Ejection(consecutive_errors=100_000)
 
 config = pulumi.Config()
 cluster = pulumi.ResourceOptions(
@@ -68,10 +70,17 @@ VOICES = {
             "experiments": ["experimental"],
         },
     ),
-    "familiar": ("lab-a", {"variants": [variant(replicas=3)], "voice_affinity": True}),
+    "familiar": (
+        "lab-a",
+        {"variants": [variant(replicas=3)], "voice_affinity": True, "ejection": NEVER},
+    ),
     "copied": (
         "lab-a",
-        {"variants": [variant(), variant("dark", 0)], "mirroring": Mirroring("dark", 100)},
+        {
+            "variants": [variant(), variant("dark", 0)],
+            "mirroring": Mirroring("dark", 100),
+            "ejection": NEVER,
+        },
     ),
     "pools": (
         "lab-a",
@@ -91,7 +100,7 @@ VOICES = {
         "lab-a",
         {
             "variants": [variant()],
-            "connection_limits": ConnectionLimits(8, 4, 8),
+            "connection_limits": ConnectionLimits(8, 4, 16),
             "ejection": Ejection(base_seconds=4, interval_seconds=1),
         },
     ),
