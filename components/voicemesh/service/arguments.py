@@ -9,6 +9,8 @@ import pulumi
 
 from voicemesh import contract
 from voicemesh.arguments import LABEL_KEY, LABEL_VALUE, URL, Faults, is_known
+from voicemesh.identity import TokenIssuer, check_issuers
+from voicemesh.service.access import VoiceAccess
 from voicemesh.service.data import ModelWeights, ObjectStorage, OutputStorage
 from voicemesh.service.scaling import Autoscaling, Scaler
 from voicemesh.sizes import ComputeSize
@@ -176,8 +178,9 @@ class ConnectionLimits:
     max_connections: int = 256
     """TCP connections; over HTTP/1.1 each stream holds one."""
 
-    max_pending_requests: int = 64
-    """Requests that wait for a connection."""
+    max_pending_requests: int = 256
+    """Requests that wait for a connection, those among them for which one is being opened: a burst
+    after a quiet time needs as many."""
 
     max_requests: int = 256
     """Concurrent requests, those that wait not counted."""
@@ -279,6 +282,18 @@ class TtsVoiceServiceArgs:
     gateway_ref: pulumi.Input[str] | None = None
     """The gateway that serves these hosts: `PublicGateway.gateway_ref`. Needed with `hosts`."""
 
+    gateway_principal: pulumi.Input[str] | None = None
+    """Identity of that gateway: `PublicGateway.principal`. Needed with `hosts`."""
+
+    issuers: Sequence[TokenIssuer] = ()
+    """Whose tokens count: the same as the gateway's, since each pod verifies them again. Needed
+    with `hosts`."""
+
+    access: VoiceAccess = field(default_factory=VoiceAccess)
+    """Who may call, and what their tokens must allow. By default everybody with a token of the
+    right scope, through the gateway, and nobody else: without `hosts` and `access.callers`, nobody
+    can call at all."""
+
     mesh_revision: pulumi.Input[str] | None = None
     """The control plane that its proxies follow: `IstioMesh.revision`. When it changes, the pods
     are made again, one after the other. None for pods that somebody else restarts then."""
@@ -345,6 +360,8 @@ class TtsVoiceServiceArgs:
             check_names(faults, "service_name", self.service_name, self.variants)
         self._check_variants(faults)
         self._check_hosts(faults)
+        check_issuers(faults, "issuers", self.issuers)
+        self.access.check(faults, "access")
         for name in ("max_stream_seconds", "startup_seconds", "image_pull_seconds"):
             faults.whole_number(1, name, getattr(self, name))
         self.connection_limits.check(faults, "connection_limits")
