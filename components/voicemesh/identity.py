@@ -7,9 +7,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pulumi
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh import contract
 from voicemesh.arguments import URL, Faults
+from voicemesh.istio import DestinationRule, ServiceEntry
 from voicemesh.istio.specs import (
     ClientTls,
     DestinationRuleSpec,
@@ -136,6 +138,23 @@ def external_sources(issuers: Sequence[TokenIssuer]) -> list[KeySource]:
     """Servers of keys outside the mesh, each once."""
     sources = dict.fromkeys(KeySource.of(issuer) for issuer in issuers)
     return [source for source in sources if source.is_external]
+
+
+def declare_sources(
+    name: str,
+    namespace: pulumi.Input[str],
+    issuers: Sequence[TokenIssuer],
+    options: pulumi.ResourceOptions,
+) -> list[pulumi.Resource]:
+    """Declares servers of keys outside the mesh, for all its proxies."""
+    declared: list[pulumi.Resource] = []
+    for source in external_sources(issuers):
+        unique = f"{name}-issuer-{source.host}"
+        metadata = ObjectMetaArgs(name=f"issuer-{source.host}", namespace=namespace)
+        declared.append(ServiceEntry(unique, metadata, service_entry(source), options))
+        if source.tls:
+            declared.append(DestinationRule(unique, metadata, tls_origination(source), options))
+    return declared
 
 
 def service_entry(source: KeySource) -> ServiceEntrySpec:

@@ -12,6 +12,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from voicemesh.arguments import Faults
 from voicemesh.charts import ISTIO_IMAGE_HUB, ISTIO_VERSION, ChartSource
 from voicemesh.component import after, child_options
+from voicemesh.identity import TokenIssuer, check_issuers, declare_sources
 from voicemesh.istio import PeerAuthentication
 from voicemesh.namespaces import declare_namespace
 from voicemesh.revisions import (
@@ -69,6 +70,10 @@ class IstioMeshArgs:
     """Name of the one that namespaces with `IstioMesh.injection_labels` follow. Their pods follow
     when they are made again: see `IstioMesh.revision`."""
 
+    issuers: Sequence[TokenIssuer] = ()
+    """Issuers of tokens outside the mesh, all that gateways and voices name: proxies can then fetch
+    their keys."""
+
     proxy_build: ProxyBuild = ProxyBuild.ISTIO
     """Which Envoy the proxy image carries."""
 
@@ -91,6 +96,7 @@ class IstioMeshArgs:
     def __post_init__(self) -> None:
         faults = Faults.of(self)
         self.charts.check(faults, "charts")
+        check_issuers(faults, "issuers", self.issuers)
         check_revisions(faults, self.revisions, self.current_revision)
         faults.whole_number(1, "max_stream_seconds", self.max_stream_seconds)
         faults.whole_number(1, "istiod_replicas", self.istiod_replicas)
@@ -156,10 +162,11 @@ class IstioMesh(pulumi.ComponentResource):
             {"mtls": {"mode": "STRICT"}},
             after_istiod,
         )
+        sources = declare_sources(name, SYSTEM_NAMESPACE, args.issuers, after_istiod)
         self.version = pulumi.Output.from_input(current_tag(args))
         self.namespace = after(SYSTEM_NAMESPACE, istiod, strict)
         self.revision = after(args.current_revision, tag, cni, strict)
-        self.injection_labels = after(INJECTION_LABELS, tag, cni, strict)
+        self.injection_labels = after(INJECTION_LABELS, tag, cni, strict, *sources)
         self.register_outputs(
             {
                 "version": self.version,

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pulumi
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh import contract
 from voicemesh.arguments import PRINCIPAL, Faults
-from voicemesh.identity import claim
+from voicemesh.component import child_options
+from voicemesh.identity import TokenIssuer, claim, keys_ahead, request_authentication
+from voicemesh.istio import AuthorizationPolicy, EnvoyFilter, RequestAuthentication
 from voicemesh.istio.specs import AuthorizationPolicySpec, AuthorizationRule, Condition, From
 
 OPEN_PATHS: Final = (contract.PAGE_PATH, contract.HEALTH_PATH)
@@ -67,6 +70,37 @@ class VoiceAccess:
                 given = isinstance(value, str) and bool(value) and not set(value) & set(" *")
                 allowed = "a name without blanks and wildcards"
                 faults.require(given, f"{path}.{name}[{index}]", value, allowed)
+
+
+def declare_access(
+    parent: pulumi.Resource,
+    name: str,
+    metadata: ObjectMetaArgs,
+    access: VoiceAccess,
+    gateway_principal: pulumi.Input[str] | None,
+    issuers: Sequence[TokenIssuer],
+) -> list[pulumi.Resource]:
+    """Declares who may call a voice; its pods have the labels that the metadata has.
+
+    Args:
+        parent: the voice.
+        name: name of all resources in the stack.
+        metadata: theirs in the cluster.
+        access: who may call.
+        gateway_principal: identity of the gateway; None for a voice without hosts.
+        issuers: whose tokens the gateway brings.
+    """
+    labels: dict[str, Any] = {contract.APP_LABEL: metadata.name}
+    options = child_options(parent)
+    policy = authorization_policy(labels, access, gateway_principal)
+    declared: list[pulumi.Resource] = [AuthorizationPolicy(name, metadata, policy, options)]
+    if issuers:
+        # The token has done its work then: the server has no use for it.
+        verified = request_authentication(labels, issuers, forward=False)
+        ahead = keys_ahead(labels, issuers, forward=False, on_gateway=False)
+        declared.append(RequestAuthentication(name, metadata, verified, options))
+        declared.append(EnvoyFilter(f"{name}-keys", metadata, ahead, options))
+    return declared
 
 
 def authorization_policy(

@@ -12,7 +12,7 @@ from voicemesh.arguments import Faults
 from voicemesh.component import after, child_options
 from voicemesh.istio import DestinationRule, VirtualService
 from voicemesh.mesh import TRUST_DOMAIN
-from voicemesh.service import autoscalers, resilience, traffic, workload
+from voicemesh.service import access, autoscalers, resilience, traffic, workload
 from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant, check_names
 from voicemesh.service.keda import ScaledObject
 from voicemesh.service.scaling import Scaler
@@ -66,7 +66,7 @@ class TtsVoiceService(pulumi.ComponentResource):
             resilience.destination_rule(self._service, args),
             child_options(self),
         )
-        routes = self._routes([*deployments, rule])
+        routes = self._routes([*deployments, rule, *self._access()])
         host = traffic.service_host(self._service, args.namespace)
         self.host = after(host, service, *routes)
         self.urls = after([f"https://{public}" for public in args.hosts], *routes)
@@ -89,6 +89,19 @@ class TtsVoiceService(pulumi.ComponentResource):
             name=f"{self._service}{suffix}",
             namespace=self._args.namespace,
             labels={contract.APP_LABEL: self._service},
+        )
+
+    def _access(self) -> list[pulumi.Resource]:
+        args = self._args
+        if not args.issuers:
+            return []
+        return access.declare_access(
+            self,
+            self._name_prefix,
+            self._metadata(),
+            args.access,
+            args.gateway_principal if args.hosts else None,
+            args.issuers if args.hosts else (),
         )
 
     def _variant(self, variant: VoiceVariant) -> Deployment:
