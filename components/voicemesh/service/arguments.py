@@ -16,6 +16,7 @@ from voicemesh.service.scaling import Autoscaling, Scaler
 from voicemesh.sizes import ComputeSize
 
 FULL_WEIGHT: Final = 100
+ORIGIN: Final = re.compile(r"https?://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?")
 VARIANT_NAME: Final = re.compile(r"[a-z0-9]{1,32}")
 SERVICE_NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LONGEST_DEPLOYMENT: Final = 46
@@ -28,6 +29,7 @@ SET_BY_ARGUMENTS: Final = {
     contract.DRAIN_VARIABLE: "max_stream_seconds",
     contract.MODEL_DIRECTORY_VARIABLE: "model",
     contract.OUTPUTS_VARIABLE: "outputs of the service",
+    contract.GATEWAY_PRINCIPAL_VARIABLE: "gateway_principal of the service",
 }
 """Variables of the speech server that have an argument of their own."""
 
@@ -279,6 +281,10 @@ class TtsVoiceServiceArgs:
     hosts: Sequence[str] = ()
     """Public host names that lead here; none for a voice that only the mesh can reach."""
 
+    allowed_origins: Sequence[str] = ()
+    """Origins of web pages whose scripts may call these hosts, as in `https://studio.example.com`;
+    none by default. The page of the voice itself needs none."""
+
     gateway_ref: pulumi.Input[str] | None = None
     """The gateway that serves these hosts: `PublicGateway.gateway_ref`. Needed with `hosts`."""
 
@@ -421,5 +427,8 @@ class TtsVoiceServiceArgs:
         for index, host in enumerate(self.hosts):
             faults.hostname(f"hosts[{index}]", host)
         faults.unique("hosts", list(self.hosts), "host name")
+        allowed = "an origin as in 'https://studio.example.com'"
+        for index, origin in enumerate(self.allowed_origins):
+            faults.matches(ORIGIN, f"allowed_origins[{index}]", origin, allowed)
         has_gateway = self.gateway_ref is not None or not self.hosts
         faults.require(has_gateway, "gateway_ref", None, "a gateway, since hosts are given")

@@ -9,7 +9,9 @@ from typing import Final
 import pulumi
 
 from voicemesh import contract
+from voicemesh.identity import forwarded_headers
 from voicemesh.istio.specs import (
+    CorsPolicy,
     HttpMatch,
     HttpRoute,
     Mirror,
@@ -20,12 +22,18 @@ from voicemesh.istio.specs import (
 )
 from voicemesh.service.arguments import FULL_WEIGHT, TtsVoiceServiceArgs
 
+PREFLIGHT_SECONDS: Final = 3600
+"""For this long a browser need not ask again whether a page may call."""
+
 CLUSTER_DOMAIN: Final = "cluster.local"
 MESH_GATEWAY: Final = "mesh"
 
 PUBLIC_PATHS: Final[Sequence[HttpMatch]] = (
     {"uri": {"exact": contract.PAGE_PATH}},
-    {"uri": {"prefix": "/v1/"}},
+    {"uri": {"exact": contract.SPEECH_PATH}},
+    {"uri": {"exact": contract.SPEECH_STREAM_PATH}},
+    {"uri": {"exact": contract.VOICES_PATH}},
+    {"uri": {"prefix": f"{contract.VOICES_PATH}/"}},
     {"uri": {"exact": contract.TTS_PATH}},
     {"uri": {"exact": contract.BATCH_PATH}},
     {"uri": {"prefix": f"{contract.BATCH_PATH}/"}},
@@ -99,7 +107,34 @@ def public_routes(service: str, args: TtsVoiceServiceArgs) -> VirtualServiceSpec
     return {
         "hosts": list(args.hosts),
         "gateways": gateways,
-        "http": _routes(service, args, ways, PUBLIC_PATHS),
+        "http": [_for_clients(route, args) for route in _routes(service, args, ways, PUBLIC_PATHS)],
+    }
+
+
+def _for_clients(route: HttpRoute, args: TtsVoiceServiceArgs) -> HttpRoute:
+    """What a route does besides for clients that are not trusted."""
+    route = {**route, "headers": forwarded_headers()}
+    if args.allowed_origins:
+        route["corsPolicy"] = cors_policy(args.allowed_origins)
+    return route
+
+
+def cors_policy(origins: Sequence[str]) -> CorsPolicy:
+    """Lets pages of these origins call a voice with a token, and read what its answers say."""
+    return {
+        "allowOrigins": [{"exact": origin} for origin in origins],
+        "allowMethods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
+        "allowHeaders": [
+            "authorization",
+            "content-type",
+            contract.REQUEST_ID_HEADER,
+            contract.VARIANT_HEADER,
+            contract.VOICE_ID_HEADER,
+        ],
+        "exposeHeaders": [contract.REQUEST_ID_HEADER, "retry-after"],
+        "maxAge": f"{PREFLIGHT_SECONDS}s",
+        # Answered by the gateway or not at all.
+        "unmatchedPreflights": "IGNORE",
     }
 
 

@@ -261,6 +261,8 @@ def _environment(
     args: TtsVoiceServiceArgs, further: Mapping[str, pulumi.Input[str]]
 ) -> list[EnvVarArgs]:
     settings = {contract.DRAIN_VARIABLE: str(args.max_stream_seconds), **further}
+    if args.hosts and args.gateway_principal is not None:
+        settings[contract.GATEWAY_PRINCIPAL_VARIABLE] = args.gateway_principal
     return [EnvVarArgs(name=name, value=value) for name, value in settings.items()]
 
 
