@@ -53,7 +53,7 @@ class Request:
     """One request, or several that are the same.
 
     Attributes:
-        path: path and query, sent as they are.
+        path: path and query, sent as they are, but for `{n}`: a number that no other request has.
         method: as HTTP names it.
         headers: in place of the usual ones where they have the same name.
         body: text of the body.
@@ -139,6 +139,7 @@ class Answer:
             where the request said so.
         error: what ended the connection, where anything did.
         connection: number of its connection.
+        path: the request's, with its number.
     """
 
     tag: str
@@ -154,6 +155,7 @@ class Answer:
     outcome: str = "timeout"
     error: str = ""
     connection: int = 0
+    path: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -176,7 +178,7 @@ class Exchange:
     """An answer in the making."""
 
     def __init__(self, request: Request, connection: int) -> None:
-        self.answer = Answer(request.tag, connection=connection)
+        self.answer = Answer(request.tag, connection=connection, path=request.path)
         self.done = asyncio.Event()
         self.upgraded = asyncio.Event()
         self.arrived = asyncio.Event()
@@ -449,7 +451,8 @@ class Load:
         began = time.monotonic()
         step = 1 / self._spec.per_second if self._spec.per_second else 0.0
         for number, request in enumerate(self._sequence(began)):
-            yield began + number * step, request
+            path = request.path.replace("{n}", f"{os.getpid()}-{number}")
+            yield began + number * step, dataclasses.replace(request, path=path)
 
     def _sequence(self, began: float) -> Iterator[Request]:
         once = [request for request in self._spec.requests for _ in range(request.count)]
@@ -496,7 +499,8 @@ class Load:
         except (OSError, TimeoutError) as error:
             told = f"{type(error).__name__}: {error}"
             ended = time.monotonic()
-            failed = Answer(request.tag, started, ended=ended, outcome="unconnected", error=told)
+            failed = Answer(request.tag, started, ended=ended, error=told, path=request.path)
+            failed.outcome = "unconnected"
             self._answers.append(failed)
             return None
         return wire

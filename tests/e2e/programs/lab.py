@@ -58,6 +58,8 @@ VOICES = {
     "plain": ("lab-a", {"variants": [variant(replicas=2)]}),
     "neighbour": ("lab-b", {"variants": [variant()]}),
     "streams": ("lab-a", {"variants": [variant()]}),
+    "steady": ("lab-a", {"variants": [variant("stable", 90, replicas=3), variant("canary", 10)]}),
+    "chorus": ("lab-b", {"variants": [variant(replicas=2)]}),
     "routed": (
         "lab-a",
         {

@@ -44,7 +44,7 @@ POD_HEADER: Final = "x-pod"
 VARIANT_HEADER: Final = "x-variant"
 
 _OPERATIONS: Final = ("/healthz", "/readyz", "/metrics")
-_KEPT_REQUESTS: Final = 20_000
+_KEPT_REQUESTS: Final = 2_000
 _LARGEST_HEAD_BYTES: Final = 65_536
 _READ_BYTES: Final = 65_536
 _WEBSOCKET_KEY: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
