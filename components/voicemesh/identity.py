@@ -41,6 +41,7 @@ _PAYLOAD: Final = "payload"
 _FETCH_TIMEOUT: Final = "5s"
 _HTTP_PORT: Final = 80
 _HTTPS_PORT: Final = 443
+_ADDRESSES: Final = "issuers.internal"
 _IN_MESH: Final = (".svc", ".svc.cluster.local")
 
 
@@ -110,6 +111,14 @@ class KeySource:
         return True
 
     @property
+    def mesh_host(self) -> str:
+        """Its name within the mesh: its own, or one for its address, since Istio takes no address
+        for the name of a host."""
+        if not self.is_address:
+            return self.host
+        return f"{self.host.replace('.', '-').replace(':', '-')}.{_ADDRESSES}"
+
+    @property
     def mesh_port(self) -> int:
         """Its port within the mesh.
 
@@ -122,7 +131,12 @@ class KeySource:
     @property
     def cluster(self) -> str:
         """Name that istiod gives it in the configuration of proxies."""
-        return f"outbound|{self.mesh_port}||{self.host}"
+        return f"outbound|{self.mesh_port}||{self.mesh_host}"
+
+    @property
+    def mesh_address(self) -> str:
+        """Host and port by which istiod finds that cluster."""
+        return f"{self.mesh_host}:{self.mesh_port}"
 
 
 def check_issuers(faults: Faults, path: str, issuers: Sequence[TokenIssuer]) -> None:
@@ -149,8 +163,8 @@ def declare_sources(
     """Declares servers of keys outside the mesh, for all its proxies."""
     declared: list[pulumi.Resource] = []
     for source in external_sources(issuers):
-        unique = f"{name}-issuer-{source.host}"
-        metadata = ObjectMetaArgs(name=f"issuer-{source.host}", namespace=namespace)
+        unique = f"{name}-issuer-{source.mesh_host}"
+        metadata = ObjectMetaArgs(name=f"issuer-{source.mesh_host}", namespace=namespace)
         declared.append(ServiceEntry(unique, metadata, service_entry(source), options))
         if source.tls:
             declared.append(DestinationRule(unique, metadata, tls_origination(source), options))
@@ -160,7 +174,7 @@ def declare_sources(
 def service_entry(source: KeySource) -> ServiceEntrySpec:
     """Makes a server of keys known to every proxy."""
     entry: ServiceEntrySpec = {
-        "hosts": [source.host],
+        "hosts": [source.mesh_host],
         "location": "MESH_EXTERNAL",
         "ports": [{"number": source.mesh_port, "name": "http-keys", "protocol": "HTTP"}],
         "resolution": "DNS",
@@ -184,7 +198,7 @@ def tls_origination(source: KeySource) -> DestinationRuleSpec:
         tls["sni"] = source.host
     port: PortNumber = {"number": source.mesh_port}
     return {
-        "host": source.host,
+        "host": source.mesh_host,
         "trafficPolicy": {"portLevelSettings": [{"port": port, "tls": tls}]},
         "subsets": [],
     }
@@ -275,18 +289,19 @@ def _in_istios_order(issuers: Iterable[TokenIssuer]) -> list[TokenIssuer]:
     return sorted(issuers, key=lambda issuer: issuer.issuer)
 
 
-def _keys_uri(issuer: TokenIssuer) -> str:
-    """Where proxies fetch the keys; istiod takes the port from it."""
-    source, url = KeySource.of(issuer), urlsplit(issuer.jwks_uri)
-    if source.port == source.mesh_port:
+def _mesh_uri(issuer: TokenIssuer) -> str:
+    """Where the keys are, in the words of the mesh: istiod looks for host and port of it."""
+    source = KeySource.of(issuer)
+    if not source.is_external:
         return issuer.jwks_uri
-    return url._replace(scheme="http", netloc=source.host).geturl()
+    url = urlsplit(issuer.jwks_uri)
+    return url._replace(scheme="http", netloc=source.mesh_address).geturl()
 
 
 def _jwt_rule(issuer: TokenIssuer, forward: bool) -> JwtRule:
     return {
         "issuer": issuer.issuer,
-        "jwksUri": _keys_uri(issuer),
+        "jwksUri": _mesh_uri(issuer),
         "audiences": list(issuer.audiences),
         "forwardOriginalToken": forward,
     }
@@ -305,7 +320,7 @@ def _provider(issuer: TokenIssuer, forward: bool, on_gateway: bool) -> dict[str,
         "clear_route_cache": on_gateway,
         "remote_jwks": {
             "http_uri": {
-                "uri": _keys_uri(issuer),
+                "uri": issuer.jwks_uri,
                 "cluster": KeySource.of(issuer).cluster,
                 "timeout": _FETCH_TIMEOUT,
             },
