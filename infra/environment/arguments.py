@@ -7,7 +7,7 @@ the components' own arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ import pulumi
 from pydantic import SecretStr
 
 from infra.environment.cluster import Eks, NodeGroup, Registry, Storage
+from infra.environment.identity import Identity
 from infra.environment.mesh import Addons, Charts, Gateway, Mesh
 from infra.environment.section import Section
 from infra.environment.services import Model, Network, Tenant, Variant, Voice, Volume
@@ -24,6 +25,7 @@ from voicemesh import (
     AddonVersions,
     ChartSource,
     ClusterAddonsArgs,
+    Egress,
     GatewayHost,
     GpuClusterArgs,
     GpuNodeGroupArgs,
@@ -35,10 +37,12 @@ from voicemesh import (
     PublicGatewayArgs,
     TenantNamespaceArgs,
     TenantNetwork,
+    TokenIssuer,
     TtsVoiceServiceArgs,
     VoiceVariant,
     VoiceVolumeArgs,
 )
+from voicemesh.identity import KeySource
 
 if TYPE_CHECKING:
     # Only an environment that uses AWS pays for loading its SDK.
@@ -59,6 +63,8 @@ class _Later:
 
 
 LATER: Final[Any] = _Later()
+ANY_ISSUERS: Final = (TokenIssuer("https://any", "https://any/keys", ["any"]),)
+"""Stands in for the issuers of tokens, where others are what is checked."""
 
 
 def made(kind: Callable[..., T], section: Section, **further: Any) -> T:
@@ -163,7 +169,14 @@ def _chart_source(charts: Charts | None) -> ChartSource | None:
     return made(ChartSource, charts, directory=absolute)
 
 
-def mesh_args(mesh: Mesh, max_stream_seconds: int) -> IstioMeshArgs:
+def token_issuers(identity: Identity | None) -> list[TokenIssuer]:
+    """Whose tokens count."""
+    return [made(TokenIssuer, issuer) for issuer in identity.issuers] if identity else []
+
+
+def mesh_args(
+    mesh: Mesh, max_stream_seconds: int, issuers: Sequence[TokenIssuer] = ANY_ISSUERS
+) -> IstioMeshArgs:
     """Of Istio."""
     return made(
         IstioMeshArgs,
@@ -173,6 +186,7 @@ def mesh_args(mesh: Mesh, max_stream_seconds: int) -> IstioMeshArgs:
             made(MeshRevision, revision, charts=_chart_source(revision.charts))
             for revision in mesh.revisions or ()
         ],
+        issuers=issuers,
         max_stream_seconds=max_stream_seconds,
     )
 
@@ -181,6 +195,7 @@ def gateway_args(
     gateway: Gateway,
     charts: ChartSource,
     max_stream_seconds: int,
+    issuers: Sequence[TokenIssuer] = ANY_ISSUERS,
     injection_labels: pulumi.Input[Mapping[str, str]] = LATER,
     mesh_revision: pulumi.Input[str] = LATER,
 ) -> PublicGatewayArgs:
@@ -189,6 +204,7 @@ def gateway_args(
         PublicGatewayArgs,
         gateway,
         hosts=[made(GatewayHost, host, namespace=host.tenant) for host in gateway.hosts],
+        issuers=issuers,
         charts=charts,
         injection_labels=injection_labels,
         mesh_revision=mesh_revision,
@@ -198,18 +214,31 @@ def gateway_args(
 
 def tenant_args(
     tenant: Tenant,
+    issuers: Sequence[TokenIssuer] = ANY_ISSUERS,
     injection_labels: pulumi.Input[Mapping[str, str]] = LATER,
     gateway_namespace: pulumi.Input[str] = LATER,
 ) -> TenantNamespaceArgs:
-    """Of a tenant's namespace."""
+    """Of a tenant's namespace, whose proxies reach the issuers that are named by address."""
+    network = tenant.network or Network()
+    egress = [made(Egress, entry) for entry in network.egress or ()]
+    keys = [Egress(f"{address}/32", [port]) for address, port in addresses_of_keys(issuers)]
     return made(
         TenantNamespaceArgs,
         tenant,
         network=made(
-            TenantNetwork, tenant.network or Network(), gateway_namespace=gateway_namespace
+            TenantNetwork,
+            network,
+            gateway_namespace=gateway_namespace,
+            egress=[*egress, *(entry for entry in keys if entry not in egress)],
         ),
         injection_labels=injection_labels,
     )
+
+
+def addresses_of_keys(issuers: Sequence[TokenIssuer]) -> list[tuple[str, int]]:
+    """Addresses and ports of the issuers' keys, as far as they are no names."""
+    sources = dict.fromkeys(KeySource.of(issuer) for issuer in issuers)
+    return [(source.host, source.port) for source in sources if source.is_address]
 
 
 def volume_args(volume: Volume, namespace: pulumi.Input[str] = LATER) -> VoiceVolumeArgs:
@@ -231,7 +260,9 @@ def voice_args(
     max_stream_seconds: int,
     data: VoiceData,
     namespace: pulumi.Input[str] = LATER,
+    issuers: Sequence[TokenIssuer] = ANY_ISSUERS,
     gateway_ref: pulumi.Input[str] = LATER,
+    gateway_principal: pulumi.Input[str] = LATER,
     mesh_revision: pulumi.Input[str] = LATER,
 ) -> TtsVoiceServiceArgs:
     """Of a voice."""
@@ -242,7 +273,9 @@ def voice_args(
         namespace=namespace,
         service_name=voice.name,
         variants=[_variant(variant, data.bucket) for variant in voice.variants],
+        issuers=issuers,
         gateway_ref=gateway_ref,
+        gateway_principal=gateway_principal,
         mesh_revision=mesh_revision,
         max_stream_seconds=max_stream_seconds,
         object_storage=made(ObjectStorage, own_storage) if own_storage else data.object_storage,

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from infra.environment.arguments import is_absolute, uses_own_bucket
+from infra.environment.arguments import is_absolute, token_issuers, uses_own_bucket
+from infra.environment.identity import Access
 from infra.environment.model import Environment, Layer
 from infra.environment.section import Faults, path, repeated
-from infra.environment.services import Voice
+from infra.environment.services import Network, Tenant, Voice
 from voicemesh import contract
-from voicemesh.arguments import DNS_LABEL
+from voicemesh.arguments import DNS_LABEL, PRINCIPAL
+from voicemesh.identity import KeySource
 from voicemesh.tenancy.component import WORKLOAD_ACCOUNT
 
 RESERVED_NAMESPACES: Final = frozenset(
@@ -23,7 +25,7 @@ _OWN_MODEL: Final = re.compile(rf"{contract.MODELS_PREFIX}([^/]+/)+")
 
 _SECTIONS_OF_LAYER: Final = {
     Layer.CLUSTER: ("eks", "registry"),
-    Layer.PLATFORM: ("addons", "mesh", "gateway"),
+    Layer.PLATFORM: ("addons", "mesh", "identity", "gateway"),
     Layer.SERVICES: ("tenants", "voices"),
 }
 
@@ -34,6 +36,8 @@ def contradictions(environment: Environment) -> Faults:
     yield from _cluster_faults(environment)
     yield from _aws_faults(environment)
     yield from _host_faults(environment)
+    yield from _issuer_faults(environment)
+    yield from _caller_faults(environment)
     yield from _name_faults(environment)
     yield from _data_faults(environment)
 
@@ -53,6 +57,8 @@ def _layer_faults(environment: Environment) -> Faults:
         yield f"{path('eks')}: missing; the layer cluster makes what it says"
     if environment.owns(Layer.PLATFORM) and environment.gateway is None:
         yield f"{path('gateway')}: missing; the layer platform makes what it says"
+    if environment.owns(Layer.PLATFORM) and environment.identity is None:
+        yield f"{path('identity')}: missing; the gateway takes tokens of the issuers that it names"
 
 
 def _cluster_faults(environment: Environment) -> Faults:
@@ -152,6 +158,45 @@ def _host_faults(environment: Environment) -> Faults:
     if gateway and gateway.http_node_port and gateway.http_node_port == gateway.https_node_port:
         where = path("gateway", "httpsNodePort")
         yield f"{where}: {gateway.https_node_port} is httpNodePort already"
+
+
+def _issuer_faults(environment: Environment) -> Faults:
+    """Keys of issuers that the proxies of a tenant's pods could not fetch."""
+    for issuer_index, issuer in enumerate(token_issuers(environment.identity)):
+        where = path("identity", "issuers", issuer_index, "jwksUri")
+        source = KeySource.of(issuer)
+        # What is named by its address, tenants may reach without saying so.
+        if source.is_address:
+            continue
+        for index, tenant in enumerate(environment.tenants):
+            if source.port not in _ports_outside(tenant):
+                egress = path("tenants", index, "network", "egress")
+                yield f"{where}: port {source.port} of {source.host!r} is in no entry of {egress}"
+
+
+def _ports_outside(tenant: Tenant) -> set[int]:
+    network = tenant.network or Network()
+    ports = {port for entry in network.egress or () for port in entry.ports}
+    # By default, any address may be reached there.
+    return ports if network.https_cidrs == () else {443, *ports}
+
+
+def _caller_faults(environment: Environment) -> Faults:
+    """Callers in the mesh that a policy of the network would keep away all the same."""
+    places = {tenant.name: index for index, tenant in enumerate(environment.tenants)}
+    let_in = {
+        tenant.name: {tenant.name, *((tenant.network or Network()).caller_namespaces or ())}
+        for tenant in environment.tenants
+    }
+    for index, voice in enumerate(environment.voices):
+        for caller_index, caller in enumerate((voice.access or Access()).callers or ()):
+            if voice.tenant not in places or not PRINCIPAL.fullmatch(caller):
+                continue
+            namespace = caller.split("/")[2]
+            if namespace not in let_in[voice.tenant]:
+                where = path("voices", index, "access", "callers", caller_index)
+                callers = path("tenants", places[voice.tenant], "network", "callerNamespaces")
+                yield f"{where}: namespace {namespace!r} is not in {callers}"
 
 
 def _data_faults(environment: Environment) -> Faults:

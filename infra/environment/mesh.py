@@ -75,6 +75,21 @@ class Host(Section):
     private_key: SecretStr = LEFT_OUT
 
 
+class RequestQuota(Section):
+    """Requests that each tenant may make at the gateway."""
+
+    requests: int
+    unit: Literal["second", "minute", "hour", "day"] = LEFT_OUT
+    tenants: dict[str, int] = LEFT_OUT
+    requests_without_tenant: int | None = LEFT_OUT
+    when_unavailable: Literal["allow", "deny"] = LEFT_OUT
+    ratelimit_image: str = LEFT_OUT
+    redis_image: str = LEFT_OUT
+    replicas: int = LEFT_OUT
+    ratelimit: Size = LEFT_OUT
+    redis: Size = LEFT_OUT
+
+
 class Gateway(Section):
     """The public gateway."""
 
@@ -85,3 +100,4 @@ class Gateway(Section):
     service_annotations: dict[str, str] = LEFT_OUT
     replicas: int = LEFT_OUT
     size: Size = LEFT_OUT
+    quota: RequestQuota | None = None

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from infra.environment.cluster import Aws, Cluster, Eks, Registry, Storage
+from infra.environment.identity import Identity
 from infra.environment.mesh import Addons, Gateway, Mesh
 from infra.environment.section import Section
 from infra.environment.services import Tenant, Voice
@@ -36,6 +37,7 @@ class Environment(Section):
     aws: Aws | None = None
     addons: Addons | None = None
     mesh: Mesh | None = None
+    identity: Identity | None = None
     gateway: Gateway | None = None
     tenants: tuple[Tenant, ...] = ()
     voices: tuple[Voice, ...] = ()

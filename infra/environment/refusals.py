@@ -16,12 +16,14 @@ from pydantic.alias_generators import to_camel
 from infra.environment import arguments
 from infra.environment.arguments import LATER
 from infra.environment.cluster import Eks
+from infra.environment.identity import Identity
 from infra.environment.model import Environment
 from infra.environment.section import Faults, path
 from infra.environment.services import Voice
 from voicemesh import (
     ArgumentsError,
     ChartSource,
+    IstioMeshArgs,
     ObjectStorage,
     ServiceType,
     TtsVoiceServiceArgs,
@@ -76,11 +78,18 @@ def _eks(eks: Eks) -> Iterator[Attempt]:
 
 def _platform(environment: Environment) -> Iterator[Attempt]:
     seconds = environment.max_stream_seconds
+    if environment.identity is not None:
+        yield ("identity",), partial(_identity_args, environment.identity)
     if environment.mesh is not None:
         yield ("mesh",), partial(arguments.mesh_args, environment.mesh, seconds)
     if environment.gateway is not None:
         gateway = environment.gateway
         yield ("gateway",), partial(arguments.gateway_args, gateway, ChartSource(), seconds)
+
+
+def _identity_args(identity: Identity) -> IstioMeshArgs:
+    """The issuers alone: whoever gets them checks them alike."""
+    return IstioMeshArgs(issuers=arguments.token_issuers(identity))
 
 
 def _services(environment: Environment) -> Iterator[Attempt]:

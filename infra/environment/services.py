@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from infra.environment.identity import Access
 from infra.environment.section import LEFT_OUT, Section, Size
 
 
@@ -135,6 +136,8 @@ class Voice(Section):
     name: str
     tenant: str
     hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = LEFT_OUT
+    access: Access = LEFT_OUT
     variants: tuple[Variant, ...]
     node_type: str | None = LEFT_OUT
     startup_seconds: int = LEFT_OUT

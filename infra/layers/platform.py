@@ -34,7 +34,8 @@ def make_platform(
     addons = make_addons(environment, eks, options) if eks else None
     mesh_section = environment.mesh or Mesh()
     seconds = environment.max_stream_seconds
-    mesh = IstioMesh("mesh", arguments.mesh_args(mesh_section, seconds), options)
+    issuers = arguments.token_issuers(environment.identity)
+    mesh = IstioMesh("mesh", arguments.mesh_args(mesh_section, seconds, issuers), options)
     labels = mesh.injection_labels
     if addons is not None:
         # Its controllers make the gateway's load balancer, and offer pods the GPUs of their nodes.
@@ -42,7 +43,7 @@ def make_platform(
     charts = arguments.chart_source(mesh_section)
     public = PublicGateway(
         "public-gateway",
-        arguments.gateway_args(gateway, charts, seconds, labels, mesh.revision),
+        arguments.gateway_args(gateway, charts, seconds, issuers, labels, mesh.revision),
         options,
     )
     return Platform(labels, mesh.revision, public), _outputs(mesh, public)

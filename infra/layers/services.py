@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -14,6 +14,7 @@ from voicemesh import (
     ObjectStorage,
     PublicGateway,
     TenantNamespace,
+    TokenIssuer,
     TtsVoiceService,
     VoiceStorageAccess,
     VoiceStorageAccessArgs,
@@ -43,7 +44,8 @@ class Ground:
 
 def make_services(environment: Environment, ground: Ground) -> Outputs:
     """All tenants, and all voices."""
-    tenants = {tenant.name: _tenant(tenant, ground) for tenant in environment.tenants}
+    issuers = arguments.token_issuers(environment.identity)
+    tenants = {tenant.name: _tenant(tenant, issuers, ground) for tenant in environment.tenants}
     volumes = {
         tenant.name: _volume(tenant, tenants[tenant.name], ground) for tenant in environment.tenants
     }
@@ -61,8 +63,9 @@ def make_services(environment: Environment, ground: Ground) -> Outputs:
     }
 
 
-def _tenant(tenant: Tenant, ground: Ground) -> TenantNamespace:
-    args = arguments.tenant_args(tenant, ground.injection_labels, ground.gateway.namespace)
+def _tenant(tenant: Tenant, issuers: Sequence[TokenIssuer], ground: Ground) -> TenantNamespace:
+    labels, gateway_namespace = ground.injection_labels, ground.gateway.namespace
+    args = arguments.tenant_args(tenant, issuers, labels, gateway_namespace)
     return TenantNamespace(tenant.name, args, ground.in_kubernetes)
 
 
@@ -85,7 +88,9 @@ def _voice(
         environment.max_stream_seconds,
         _data(voice, tenant, volume, ground),
         namespace=tenant.namespace,
+        issuers=arguments.token_issuers(environment.identity),
         gateway_ref=ground.gateway.gateway_ref,
+        gateway_principal=ground.gateway.principal,
         mesh_revision=ground.mesh_revision,
     )
     return TtsVoiceService(f"{voice.tenant}-{voice.name}", args, ground.in_kubernetes)
