@@ -30,8 +30,8 @@ NO_TENANT: Final = "(none)"
 """Stands for the tenant of a token without the claim. No tenant can be named so."""
 
 TIMEOUT_SECONDS: Final = 0.5
-"""The answer takes a millisecond; a request waits this long for it before it counts as none. A
-service without Redis is not asked at all, so that only a failing network makes requests wait."""
+"""The answer takes a millisecond; after so long without any, nobody can count the request. Where a
+pod is gone, the proxies know at once: only a node or network that fails makes requests wait."""
 
 _KIND: Final = "kind"
 _REQUEST: Final = "request"
@@ -237,7 +237,8 @@ def _tenant() -> dict[str, Any]:
 def _refusals() -> dict[str, Any]:
     """The form of 429s that the proxy itself answers with; those of voices have it already."""
     message = "The quota of requests is used up; wait as long as Retry-After says."
-    error = {"message": message, "type": "rate_limit_error", "code": "rate_limit_exceeded"}
+    error = {"message": message, "type": "rate_limit_error", "param": None}
+    body = json.dumps({"error": {**error, "code": "rate_limit_exceeded"}})
     is_429 = {"op": "EQ", "value": {"default_value": 429, "runtime_key": "voicemesh.quota_status"}}
     return {
         "@type": f"{_TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -255,7 +256,8 @@ def _refusals() -> dict[str, Any]:
                         }
                     ],
                     "body_format_override": {
-                        "json_format": {"error": {**error, "param": None}},
+                        # As text, since a null in an object would not reach the API server.
+                        "text_format_source": {"inline_string": body},
                         "content_type": "application/json",
                     },
                 }

@@ -277,8 +277,6 @@ def ratelimit_settings() -> dict[str, str]:
         "REDIS_SOCKET_TYPE": "tcp",
         "REDIS_URL": f"{REDIS}:{REDIS_PORT}",
         "REDIS_TIMEOUT": "1s",
-        # A pod without Redis is not ready, and the gateway knows at once that nobody counts.
-        "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": "true",
         "RUNTIME_ROOT": "/limits",
         "RUNTIME_SUBDIRECTORY": RATELIMIT,
         # Kubernetes changes a mounted file by another link to the folder that holds it: what has
