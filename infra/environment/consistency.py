@@ -12,7 +12,7 @@ from infra.environment.model import Environment, Layer
 from infra.environment.section import Faults, path, repeated
 from infra.environment.services import Network, Tenant, Voice
 from voicemesh import contract
-from voicemesh.arguments import DNS_LABEL, PRINCIPAL
+from voicemesh.arguments import DNS_LABEL, PRINCIPAL, URL
 from voicemesh.identity import KeySource
 from voicemesh.tenancy.component import WORKLOAD_ACCOUNT
 
@@ -163,6 +163,8 @@ def _host_faults(environment: Environment) -> Faults:
 def _issuer_faults(environment: Environment) -> Faults:
     """Keys of issuers that the proxies of a tenant's pods could not fetch."""
     for issuer_index, issuer in enumerate(token_issuers(environment.identity)):
+        if not URL.fullmatch(issuer.jwks_uri):
+            continue
         where = path("identity", "issuers", issuer_index, "jwksUri")
         source = KeySource.of(issuer)
         # What is named by its address, tenants may reach without saying so.

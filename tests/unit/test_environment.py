@@ -15,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import voicemesh
-from infra.environment import Environment, FaultyEnvironmentError, cluster, load, mesh, services
+from infra.environment import (
+    Environment,
+    FaultyEnvironmentError,
+    cluster,
+    identity,
+    load,
+    mesh,
+    services,
+)
 from infra.environment.section import Section, Size
 from tests.stacks import (
     ENCRYPTED,
@@ -81,7 +89,7 @@ PLAIN: list[Mistake] = [
         ["platform"],
         [
             "voicemesh:layer: unknown key; known ones here are addons, aws, cluster, eks, gateway, "
-            "layers, maxStreamSeconds, mesh, registry, storage, tenants, voices"
+            "identity, layers, maxStreamSeconds, mesh, registry, storage, tenants, voices"
         ],
     ),
     Mistake(
@@ -154,6 +162,7 @@ LAYERS: list[Mistake] = [
         ["services"],
         [
             "voicemesh:mesh: belongs to the layer platform, but layers are services",
+            "voicemesh:identity: belongs to the layer platform, but layers are services",
             "voicemesh:gateway: belongs to the layer platform, but layers are services",
             "voicemesh:layers: services need the layer platform in the same stack",
         ],
@@ -550,6 +559,109 @@ PLATFORM: list[Mistake] = [
     ),
 ]
 
+IDENTITY: list[Mistake] = [
+    Mistake(
+        PROD,
+        ("identity",),
+        {},
+        ["voicemesh:identity: missing; the gateway takes tokens of the issuers that it names"],
+    ),
+    Mistake(
+        PROD,
+        ("identity", "issuers", 0, "audiences"),
+        [],
+        [
+            "voicemesh:identity.issuers[0].audiences: []; allowed: at least one audience: without, "
+            "tokens for other services would count"
+        ],
+    ),
+    Mistake(
+        PROD,
+        ("identity", "issuers", 0, "issuer"),
+        " ",
+        [
+            "voicemesh:identity.issuers[0].issuer: ' '; allowed: the claim `iss` of its tokens, as "
+            "in 'https://login.example.com/'"
+        ],
+    ),
+    Mistake(
+        PROD,
+        ("identity", "issuers", 0, "jwksUri"),
+        "login.example.com/keys",
+        [
+            "voicemesh:identity.issuers[0].jwksUri: 'login.example.com/keys'; allowed: a URL as in "
+            "'https://login.example.com/jwks.json'"
+        ],
+    ),
+    Mistake(
+        STAGING,
+        ("identity", "issuers", 0, "jwksUri"),
+        "https://login.staging.example.com:8443/keys",
+        [
+            "voicemesh:identity.issuers[0].jwksUri: port 8443 of 'login.staging.example.com' is in "
+            "no entry of voicemesh:tenants[0].network.egress"
+        ],
+        right="https://login.staging.example.com:443/keys",
+    ),
+    Mistake(
+        STAGING,
+        ("tenants", 0, "network"),
+        {"httpsCidrs": []},
+        [
+            "voicemesh:identity.issuers[0].jwksUri: port 443 of 'login.staging.example.com' is in "
+            "no entry of voicemesh:tenants[0].network.egress"
+        ],
+        right={"httpsCidrs": [], "egress": [{"cidr": "203.0.113.0/24", "ports": [443]}]},
+    ),
+    Mistake(
+        STAGING,
+        ("voices", 0, "access"),
+        {"callers": ["cluster.local/ns/editor/sa/studio"]},
+        [
+            "voicemesh:voices[0].access.callers[0]: namespace 'editor' is not in "
+            "voicemesh:tenants[0].network.callerNamespaces"
+        ],
+        right={"callers": ["cluster.local/ns/studio/sa/editor"]},
+    ),
+    Mistake(
+        STAGING,
+        ("voices", 0, "access"),
+        {"callers": ["editor"]},
+        [
+            "voicemesh:voices[0].access.callers[0]: 'editor'; allowed: an identity as in "
+            "'cluster.local/ns/studio/sa/editor'"
+        ],
+    ),
+    Mistake(
+        STAGING,
+        ("voices", 0, "access"),
+        {"speechScopes": ["tts.*"]},
+        [
+            "voicemesh:voices[0].access.speechScopes[0]: 'tts.*'; allowed: a name without blanks "
+            "and wildcards"
+        ],
+        right={"speechScopes": ["speech"]},
+    ),
+    Mistake(
+        STAGING,
+        ("gateway", "quota"),
+        {"requests": 0},
+        ["voicemesh:gateway.quota.requests: 0; allowed: a whole number ≥ 1"],
+        right={"requests": 600, "unit": "hour", "whenUnavailable": "deny"},
+    ),
+    Mistake(
+        STAGING,
+        ("gateway", "quota"),
+        {"requests": 600, "unit": "week"},
+        [
+            "voicemesh:gateway.quota.unit: Input should be 'second', 'minute', 'hour' or 'day', "
+            "not 'week'"
+        ],
+        right={"requests": 600, "tenants": {"acme": 60}, "requestsWithoutTenant": 1},
+    ),
+]
+"""Whose tokens count, what they allow, and how often."""
+
 TENANTS: list[Mistake] = [
     Mistake(
         LOCAL,
@@ -913,7 +1025,7 @@ PLACEMENT: list[Mistake] = [
     ),
 ]
 
-MISTAKES = [*PLAIN, *LAYERS, *AWS, *EKS, *PLATFORM, *TENANTS, *VOICES, *PLACEMENT]
+MISTAKES = [*PLAIN, *LAYERS, *AWS, *EKS, *PLATFORM, *IDENTITY, *TENANTS, *VOICES, *PLACEMENT]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.faults[0][:70] for mistake in MISTAKES])
@@ -1033,7 +1145,8 @@ def test_every_key_of_an_environment_is_documented() -> None:
 def test_what_the_project_declares_as_defaults_is_an_empty_environment() -> None:
     declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
     defaults = {key: entry["default"] for key, entry in declared.items() if "default" in entry}
-    only = {"layers": ["platform"], "cluster": LOCAL["cluster"], "gateway": LOCAL["gateway"]}
+    given = ("cluster", "identity", "gateway")
+    only = {"layers": ["platform"], **{key: LOCAL[key] for key in given}}
     assert load({**defaults, **only}, ENCRYPTED) == load(only, ENCRYPTED)
 
 
@@ -1052,14 +1165,19 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
     mesh.AddonVersions: ("AddonVersions", set(), set()),
     mesh.Charts: ("ChartSource", set(), set()),
     mesh.Revision: ("MeshRevision", set(), set()),
-    mesh.Mesh: ("IstioMeshArgs", {"max_stream_seconds"}, set()),
+    mesh.Mesh: ("IstioMeshArgs", {"issuers", "max_stream_seconds"}, set()),
     mesh.Gateway: (
         "PublicGatewayArgs",
-        {"namespace", "charts", "injection_labels", "mesh_revision", "max_stream_seconds"},
+        {"namespace", "charts", "issuers", "injection_labels"}
+        | {"mesh_revision", "max_stream_seconds"},
         set(),
     ),
+    mesh.RequestQuota: ("RequestQuota", set(), set()),
     mesh.Issuer: ("CertificateIssuer", set(), set()),
     mesh.Host: ("GatewayHost", {"namespace"}, {"tenant"}),
+    identity.TokenIssuer: ("TokenIssuer", set(), set()),
+    identity.Access: ("VoiceAccess", set(), set()),
+    services.Mirroring: ("Mirroring", set(), set()),
     services.Quota: ("TenantQuota", set(), set()),
     services.Egress: ("Egress", set(), set()),
     services.Network: ("TenantNetwork", {"gateway_namespace"}, set()),
@@ -1073,7 +1191,8 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
     services.ObjectStorage: ("ObjectStorage", {"role_arn"}, set()),
     services.Voice: (
         "TtsVoiceServiceArgs",
-        {"namespace", "service_name", "gateway_ref", "mesh_revision", "max_stream_seconds"},
+        {"namespace", "service_name", "issuers", "gateway_ref", "gateway_principal"}
+        | {"mesh_revision", "max_stream_seconds"},
         {"name", "tenant"},
     ),
 }
