@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from infra.local.paths import CHECKOUT
 from infra.local.versions import (
+    CORE_RULE_SET_VERSION,
     COREDNS_VERSION,
     HELM_VERSION,
     ISTIO_MODULE_VERSION,
@@ -50,16 +53,17 @@ class ModuleFiles:
 
 @dataclass(frozen=True)
 class Tool:
-    """A Go module of `tools/` and what is made of it.
+    """A Go module and what is made of it.
 
     Attributes:
-        name: its folder in `tools/`.
+        name: its folder in `tools/`, unless it has a source elsewhere.
         version: the version that its programs report.
         binaries: the programs that it provides.
         builds: how they are compiled.
         stamps: string variables set by the linker, with their values.
         multicall: the one program that all binaries are links to; empty if each is its own.
         files: what else it provides.
+        source: its folder, where it is not in `tools/`: that of an image that is shipped.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Tool:
     stamps: tuple[tuple[str, str], ...] = ()
     multicall: str = ""
     files: tuple[ModuleFiles, ...] = ()
+    # Where it is compiled does not change what is made of it.
+    source: Path | None = field(default=None, repr=False)
 
     @property
     def title(self) -> str:
@@ -201,6 +207,12 @@ TOOLS = (
     Tool("network-policies", NETWORK_POLICIES_VERSION, binaries=("network-policies",)),
     Tool("ratelimit", RATELIMIT_VERSION, binaries=("ratelimit",)),
     Tool(
+        "waf",
+        CORE_RULE_SET_VERSION,
+        binaries=("waf",),
+        source=CHECKOUT / "infra" / "images" / "waf",
+    ),
+    Tool(
         "kwok",
         KWOK_VERSION,
         binaries=("kwok",),
@@ -220,4 +232,5 @@ NEEDED_FOR_UP = (
     "metrics-server",
     "network-policies",
     "ratelimit",
+    "waf",
 )

@@ -41,7 +41,7 @@ class Toolbox:
 
     Attributes:
         tools: the tools.
-        sources: holds a Go module per tool.
+        sources: holds a Go module per tool that has none elsewhere.
         cache: gets the compiled tools in `tools/`, Go's own caches in `go/`.
         find_toolchain: gives the Go toolchain; called only when something is asked of it.
     """
@@ -101,8 +101,12 @@ class Toolbox:
     def _names(self) -> str:
         return ", ".join(tool.name for tool in self.tools)
 
+    def source(self, tool: Tool) -> Path:
+        """The Go module that a tool is made of."""
+        return tool.source or self.sources / tool.name
+
     def _key(self, tool: Tool) -> str:
-        source = self.sources / tool.name
+        source = self.source(tool)
         # The oldest Go that will do, not the one in use: another `go` on PATH is no reason to
         # compile everything again.
         digest = hashlib.sha256(f"{tool}\0{GO_VERSION}".encode())
@@ -135,7 +139,7 @@ class Toolbox:
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             (unfinished / "bin").mkdir(parents=True)
-            go = _Go(toolchain, self.cache / "go", self.sources / tool.name, log, meter)
+            go = _Go(toolchain, self.cache / "go", self.source(tool), log, meter)
             _make(tool, go, unfinished)
             unfinished.rename(folder)
         finally:

@@ -360,7 +360,7 @@ def test_a_program_that_is_not_compiled_names_the_command_that_compiles_it(
 
 def test_every_tool_pins_the_version_that_it_reports() -> None:
     for tool in TOOLS:
-        go_mod = (Toolbox().sources / tool.name / "go.mod").read_text()
+        go_mod = (Toolbox().source(tool) / "go.mod").read_text()
         required = set(re.findall(r"^\s*(?:require )?\S+/\S+ (v\S+)", go_mod, re.MULTILINE))
         expected = (
             ISTIO_MODULE_VERSION if tool.name in {"istio", "istioctl"} else f"v{tool.version}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infra.local.paths import CHECKOUT
 from infra.local.versions import (
+    CORE_RULE_SET_VERSION,
     COREDNS_VERSION,
     ISTIO_VERSION,
     METRICS_SERVER_VERSION,
@@ -72,6 +73,13 @@ COREDNS = _ours("coredns", COREDNS_VERSION, DEBIAN, "coredns")
 METRICS_SERVER = _ours("metrics-server", METRICS_SERVER_VERSION, DEBIAN, "metrics-server")
 RATELIMIT = _ours("ratelimit", RATELIMIT_COMMIT, DEBIAN, "ratelimit")
 REDIS = _ours("redis", REDIS_VERSION, DEBIAN)
+WAF = Image(
+    name="waf",
+    tags=(CORE_RULE_SET_VERSION,),
+    containerfile=CHECKOUT / "infra" / "images" / "waf" / "Containerfile",
+    base=DEBIAN,
+    files=("waf",),
+)
 SPEECH_SERVER = Image(
     name="speech-server",
     tags=(_speech_version(), SPEECH_UPDATE_TAG),
@@ -98,6 +106,7 @@ IMAGES = (
     METRICS_SERVER,
     RATELIMIT,
     REDIS,
+    WAF,
     SPEECH_SERVER,
     SCRIPTED_UPSTREAM,
 )
