@@ -261,7 +261,12 @@ def istiod_values(args: IstioMeshArgs, revision: MeshRevision = THE_DEFAULT) -> 
 def pilot_environment(build: ProxyBuild) -> dict[str, str]:
     """Switches of istiod. https://istio.io/latest/docs/reference/commands/pilot-discovery/"""
     # With keys inlined by istiod, each rotation rebuilds listeners and cuts long streams.
-    switches = {"PILOT_JWT_ENABLE_REMOTE_JWKS": "envoy"}
+    switches = {
+        "PILOT_JWT_ENABLE_REMOTE_JWKS": "envoy",
+        # Whoever may write a RequestAuthentication has istiod ask the URL in it: not for the
+        # credentials of its node.
+        "BLOCKED_CIDRS_IN_JWKS_URIS": "169.254.0.0/16,fd00:ec2::/32",
+    }
     if build is ProxyBuild.UPSTREAM:
         switches |= {
             "PILOT_ENABLE_METADATA_EXCHANGE": "false",
