@@ -169,6 +169,7 @@ class RetryBudget(TypedDict):
 
 class ClientTls(TypedDict, total=False):
     mode: Literal["SIMPLE"]
+    caCertificates: str
     sni: str
     subjectAltNames: Sequence[str]
 
