@@ -14,8 +14,8 @@ from voicemesh.arguments import URL, Faults
 from voicemesh.istio import DestinationRule, ServiceEntry
 from voicemesh.istio.specs import (
     ClientTls,
+    ConfigPatch,
     DestinationRuleSpec,
-    EnvoyFilterSpec,
     HeaderOperations,
     JwtRule,
     PortNumber,
@@ -35,6 +35,7 @@ CLAIM_HEADERS: Final = {
 }
 """Headers that say who calls, and the claims that they are taken from."""
 
+CONNECTION_MANAGER: Final = "envoy.filters.network.http_connection_manager"
 _JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
 _JWT_TYPE: Final = "envoy.extensions.filters.http.jwt_authn.v3"
 _PAYLOAD: Final = "payload"
@@ -193,7 +194,11 @@ def service_entry(source: KeySource) -> ServiceEntrySpec:
 
 def tls_origination(source: KeySource) -> DestinationRuleSpec:
     """Has proxies speak TLS to a server of keys, and verify that it is the one."""
-    tls: ClientTls = {"mode": "SIMPLE", "subjectAltNames": [source.host]}
+    tls: ClientTls = {
+        "mode": "SIMPLE",
+        "caCertificates": "system",
+        "subjectAltNames": [source.host],
+    }
     if not source.is_address:
         tls["sni"] = source.host
     port: PortNumber = {"number": source.mesh_port}
@@ -214,13 +219,8 @@ def request_authentication(
     }
 
 
-def keys_ahead(
-    labels: dict[str, Any],
-    issuers: Sequence[TokenIssuer],
-    forward: bool,
-    on_gateway: bool,
-) -> EnvoyFilterSpec:
-    """Has the pods with these labels fetch keys ahead of requests, and keep them.
+def keys_ahead(issuers: Sequence[TokenIssuer], forward: bool, on_gateway: bool) -> ConfigPatch:
+    """Has proxies fetch keys ahead of requests, and keep them.
 
     As istiod writes it, a proxy fetches keys when a request needs them, and again when they are
     five minutes old: that request waits, and while the issuer is out, all are refused. Istio has no
@@ -235,34 +235,18 @@ def keys_ahead(
         f"origins-{index}": _provider(issuer, forward, on_gateway)
         for index, issuer in enumerate(ordered)
     }
+    typed = {"@type": f"type.googleapis.com/{_JWT_TYPE}.JwtAuthentication", "providers": providers}
+    in_manager = {"name": CONNECTION_MANAGER, "subFilter": {"name": _JWT_FILTER}}
     return {
-        "workloadSelector": {"labels": labels},
-        "configPatches": [
-            {
-                "applyTo": "HTTP_FILTER",
-                "match": {
-                    "context": "GATEWAY" if on_gateway else "SIDECAR_INBOUND",
-                    "listener": {
-                        "filterChain": {
-                            "filter": {
-                                "name": "envoy.filters.network.http_connection_manager",
-                                "subFilter": {"name": _JWT_FILTER},
-                            }
-                        }
-                    },
-                },
-                "patch": {
-                    "operation": "MERGE",
-                    "value": {
-                        "name": _JWT_FILTER,
-                        "typed_config": {
-                            "@type": f"type.googleapis.com/{_JWT_TYPE}.JwtAuthentication",
-                            "providers": providers,
-                        },
-                    },
-                },
-            }
-        ],
+        "applyTo": "HTTP_FILTER",
+        "match": {
+            "context": "GATEWAY" if on_gateway else "SIDECAR_INBOUND",
+            "listener": {"filterChain": {"filter": in_manager}},
+        },
+        "patch": {
+            "operation": "MERGE",
+            "value": {"name": _JWT_FILTER, "typed_config": typed},
+        },
     }
 
 

@@ -14,6 +14,7 @@ from voicemesh.gateway.authentication import declare_authentication
 from voicemesh.gateway.certificates import declare_certificate, secret_name
 from voicemesh.gateway.hosts import GatewayHost
 from voicemesh.gateway.quota_service import declare_quota
+from voicemesh.gateway.waf import declare_waf
 from voicemesh.istio import Gateway
 from voicemesh.istio.specs import GatewaySpec, Server
 from voicemesh.mesh import CHART_TIMEOUT_SECONDS, DRAIN_MARGIN_SECONDS, TRUST_DOMAIN
@@ -77,9 +78,14 @@ class PublicGateway(pulumi.ComponentResource):
         needed: list[pulumi.Resource] = [release, *certificates]
         if args.issuers:
             labels = {"istio": name}
-            needed += declare_authentication(self, name, in_namespace, labels, args.issuers)
+            needed += declare_authentication(
+                self, name, args.namespace, in_namespace, labels, args.issuers
+            )
+        restarts = restart_annotations(args.mesh_revision)
+        if args.waf is not None:
+            waf = declare_waf(self, name, namespace, args.namespace, args.waf, restarts)
+            needed.append(waf)
         if args.quota is not None:
-            restarts = restart_annotations(args.mesh_revision)
             quota = declare_quota(self, name, namespace, args.namespace, args.quota, restarts)
             needed.append(quota)
         gateway = Gateway(

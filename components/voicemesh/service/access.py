@@ -16,7 +16,14 @@ from voicemesh.arguments import PRINCIPAL, Faults
 from voicemesh.component import child_options
 from voicemesh.identity import TokenIssuer, claim, keys_ahead, request_authentication
 from voicemesh.istio import AuthorizationPolicy, EnvoyFilter, RequestAuthentication
-from voicemesh.istio.specs import AuthorizationPolicySpec, AuthorizationRule, Condition, From
+from voicemesh.istio.specs import (
+    AuthorizationPolicySpec,
+    AuthorizationRule,
+    Condition,
+    EnvoyFilterSpec,
+    From,
+)
+from voicemesh.refusals import NOT_AUTHORIZED, TOKEN_INVALID, answer_with, refusal
 
 OPEN_PATHS: Final = (contract.PAGE_PATH, contract.HEALTH_PATH)
 """What the gateway may ask without a token."""
@@ -75,32 +82,53 @@ class VoiceAccess:
 def declare_access(
     parent: pulumi.Resource,
     name: str,
-    metadata: ObjectMetaArgs,
+    service: str,
+    namespace: pulumi.Input[str],
     access: VoiceAccess,
     gateway_principal: pulumi.Input[str] | None,
     issuers: Sequence[TokenIssuer],
 ) -> list[pulumi.Resource]:
-    """Declares who may call a voice; its pods have the labels that the metadata has.
+    """Declares who may call a voice.
 
     Args:
         parent: the voice.
         name: name of all resources in the stack.
-        metadata: theirs in the cluster.
+        service: name of the voice in the cluster.
+        namespace: the tenant's.
         access: who may call.
         gateway_principal: identity of the gateway; None for a voice without hosts.
         issuers: whose tokens the gateway brings.
     """
-    labels: dict[str, Any] = {contract.APP_LABEL: metadata.name}
+    labels = {contract.APP_LABEL: service}
     options = child_options(parent)
+
+    def metadata(suffix: str = "") -> ObjectMetaArgs:
+        return ObjectMetaArgs(name=f"{service}{suffix}", namespace=namespace, labels=labels)
+
     policy = authorization_policy(labels, access, gateway_principal)
-    declared: list[pulumi.Resource] = [AuthorizationPolicy(name, metadata, policy, options)]
+    declared: list[pulumi.Resource] = [AuthorizationPolicy(name, metadata(), policy, options)]
     if issuers:
         # The token has done its work then: the server has no use for it.
         verified = request_authentication(labels, issuers, forward=False)
-        ahead = keys_ahead(labels, issuers, forward=False, on_gateway=False)
-        declared.append(RequestAuthentication(name, metadata, verified, options))
-        declared.append(EnvoyFilter(f"{name}-keys", metadata, ahead, options))
+        declared.append(RequestAuthentication(name, metadata(), verified, options))
+    filters = proxy_filters(labels, issuers)
+    declared.append(EnvoyFilter(f"{name}-identity", metadata("-identity"), filters, options))
     return declared
+
+
+def proxy_filters(labels: dict[str, Any], issuers: Sequence[TokenIssuer]) -> EnvoyFilterSpec:
+    """How a voice's proxies come by keys, and how they refuse."""
+    refused = refusal(
+        NOT_AUTHORIZED,
+        403,
+        "insufficient_scope",
+        "Neither the access token nor the identity of the caller allows this.",
+        'Bearer realm="voicemesh", error="insufficient_scope"',
+    )
+    patches = [answer_with("SIDECAR_INBOUND", [TOKEN_INVALID, refused])]
+    if issuers:
+        patches.append(keys_ahead(issuers, forward=False, on_gateway=False))
+    return {"workloadSelector": {"labels": labels}, "configPatches": patches}
 
 
 def authorization_policy(

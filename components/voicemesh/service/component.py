@@ -98,7 +98,8 @@ class TtsVoiceService(pulumi.ComponentResource):
         return access.declare_access(
             self,
             self._name_prefix,
-            self._metadata(),
+            self._service,
+            args.namespace,
             args.access,
             args.gateway_principal if args.hosts else None,
             args.issuers if args.hosts else (),
