@@ -13,6 +13,7 @@ from voicemesh import (
     ChartSource,
     ComputeSize,
     ConnectionLimits,
+    Egress,
     Ejection,
     GatewayHost,
     Mirroring,
@@ -23,8 +24,10 @@ from voicemesh import (
     TenantNamespaceArgs,
     TenantNetwork,
     TenantQuota,
+    TokenIssuer,
     TtsVoiceService,
     TtsVoiceServiceArgs,
+    VoiceAccess,
     VoiceVariant,
 )
 
@@ -68,6 +71,10 @@ def variant(name="stable", weight=100, **fields):
     }
     return VoiceVariant(name=name, weight=weight, **wanted)
 
+
+ISSUERS = [TokenIssuer("http://10.245.0.1:4567", "http://10.245.0.1:4567/jwks.json", ["voicemesh"])]
+# Accounts of pods that call in the mesh.
+CALLERS = [f"cluster.local/ns/lab-a/sa/{account}" for account in ("caller", "soak-caller")]
 
 # By the name of each voice: its tenant, and its arguments besides those that all have.
 VOICES = {
@@ -134,6 +141,7 @@ gateway = PublicGateway(
             GatewayHost(f"{name}.{DOMAIN}", certificate=certificate, private_key=key)
             for name in VOICES
         ],
+        issuers=ISSUERS,
         namespace=GATEWAY_NAMESPACE,
         charts=ChartSource(directory=config.require("charts")),
         service_type=ServiceType.NODE_PORT,
@@ -158,7 +166,9 @@ tenants = {
         TenantNamespaceArgs(
             name=name,
             quota=TenantQuota(3, 8, 60),
-            network=TenantNetwork(gateway_namespace=gateway.namespace),
+            network=TenantNetwork(
+                gateway_namespace=gateway.namespace, egress=[Egress("10.245.0.1/32", [4567])]
+            ),
         ),
         cluster,
     )
@@ -171,6 +181,9 @@ for name, (tenant, fields) in VOICES.items():
         "image_pull_seconds": 60,
         "hosts": [f"{name}.{DOMAIN}"],
         "gateway_ref": gateway.gateway_ref,
+        "gateway_principal": gateway.principal,
+        "issuers": ISSUERS,
+        "access": VoiceAccess(callers=CALLERS),
         **fields,
     }
     TtsVoiceService(
