@@ -74,7 +74,7 @@ def variant(name="stable", weight=100, **fields):
 
 ISSUERS = [TokenIssuer("http://10.245.0.1:4567", "http://10.245.0.1:4567/jwks.json", ["voicemesh"])]
 # Accounts of pods that call in the mesh.
-CALLERS = [f"cluster.local/ns/lab-a/sa/{account}" for account in ("caller", "soak-caller")]
+CALLERS = [f"cluster.local/ns/lab-a/sa/{account}" for account in ("caller", "soak")]
 
 # By the name of each voice: its tenant, and its arguments besides those that all have.
 VOICES = {
