@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         QuotaUnit,
         RequestQuota,
         ServiceType,
+        WebApplicationFirewall,
         WhenUnavailable,
     )
     from voicemesh.identity import TokenIssuer
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         TenantNetwork,
         TenantQuota,
     )
+    from voicemesh.waf_provider import WafProvider
 
 __all__ = [
     "AddonVersions",
@@ -116,6 +118,8 @@ __all__ = [
     "VoiceVariant",
     "VoiceVolume",
     "VoiceVolumeArgs",
+    "WafProvider",
+    "WebApplicationFirewall",
     "WhenUnavailable",
 ]
 
@@ -174,6 +178,8 @@ _MODULES = {
     "VoiceVariant": "service.arguments",
     "VoiceVolume": "storage.volume",
     "VoiceVolumeArgs": "storage.volume",
+    "WafProvider": "waf_provider",
+    "WebApplicationFirewall": "gateway",
     "WhenUnavailable": "gateway",
 }
 

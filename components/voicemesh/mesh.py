@@ -26,6 +26,7 @@ from voicemesh.revisions import (
     suffixed,
 )
 from voicemesh.sizes import DEFAULT_SIDECAR, ComputeSize
+from voicemesh.waf_provider import WafProvider, extension_provider
 
 TRUST_DOMAIN: Final = "cluster.local"
 DRAIN_MARGIN_SECONDS: Final = 60
@@ -93,6 +94,9 @@ class IstioMeshArgs:
     sidecar: ComputeSize = DEFAULT_SIDECAR
     """What each sidecar requests; it counts against its namespace's quota."""
 
+    wafs: Sequence[WafProvider] = ()
+    """The web application firewalls of the mesh's gateways, one for each gateway that has one."""
+
     def __post_init__(self) -> None:
         faults = Faults.of(self)
         self.charts.check(faults, "charts")
@@ -108,6 +112,9 @@ class IstioMeshArgs:
         )
         for name in ("istiod", "cni", "sidecar"):
             getattr(self, name).check(faults, name)
+        for index, waf in enumerate(self.wafs):
+            waf.check(faults, f"wafs[{index}]")
+        faults.unique("wafs", [waf.namespace for waf in self.wafs], "namespace")
         faults.raise_any()
 
 
@@ -254,7 +261,7 @@ def istiod_values(args: IstioMeshArgs, revision: MeshRevision = THE_DEFAULT) -> 
             "env": pilot_environment(args.proxy_build),
         },
         "telemetry": {"enabled": args.proxy_build is ProxyBuild.ISTIO},
-        "meshConfig": mesh_config(args.max_stream_seconds),
+        "meshConfig": mesh_config(args.max_stream_seconds, args.wafs),
     }
 
 
@@ -276,7 +283,7 @@ def pilot_environment(build: ProxyBuild) -> dict[str, str]:
     return switches
 
 
-def mesh_config(max_stream_seconds: int) -> dict[str, Any]:
+def mesh_config(max_stream_seconds: int, wafs: Sequence[WafProvider] = ()) -> dict[str, Any]:
     """Mesh-wide defaults of the proxies.
 
     https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/
@@ -284,6 +291,7 @@ def mesh_config(max_stream_seconds: int) -> dict[str, Any]:
     drain = f"{max_stream_seconds + DRAIN_MARGIN_SECONDS}s"
     return {
         "pathNormalization": {"normalization": "DECODE_AND_MERGE_SLASHES"},
+        **({"extensionProviders": [extension_provider(waf) for waf in wafs]} if wafs else {}),
         "defaultConfig": {
             "holdApplicationUntilProxyStarts": True,
             "drainDuration": drain,

@@ -41,6 +41,7 @@ from voicemesh import (
     TtsVoiceServiceArgs,
     VoiceVariant,
     VoiceVolumeArgs,
+    WafProvider,
 )
 from voicemesh.identity import KeySource
 
@@ -175,9 +176,13 @@ def token_issuers(identity: Identity | None) -> list[TokenIssuer]:
 
 
 def mesh_args(
-    mesh: Mesh, max_stream_seconds: int, issuers: Sequence[TokenIssuer] = ANY_ISSUERS
+    mesh: Mesh,
+    max_stream_seconds: int,
+    issuers: Sequence[TokenIssuer] = ANY_ISSUERS,
+    gateway: Gateway | None = None,
 ) -> IstioMeshArgs:
-    """Of Istio."""
+    """Of Istio, whose proxies have to know the firewall of the gateway."""
+    waf = gateway.waf if gateway is not None else None
     return made(
         IstioMeshArgs,
         mesh,
@@ -186,6 +191,7 @@ def mesh_args(
             made(MeshRevision, revision, charts=_chart_source(revision.charts))
             for revision in mesh.revisions or ()
         ],
+        wafs=[made(WafProvider, waf)] if waf is not None else [],
         issuers=issuers,
         max_stream_seconds=max_stream_seconds,
     )

@@ -90,6 +90,22 @@ class RequestQuota(Section):
     redis: Size = LEFT_OUT
 
 
+class Waf(Section):
+    """A web application firewall: what it refuses, and how the gateway's proxies ask it."""
+
+    image: str
+    replicas: int = LEFT_OUT
+    size: Size = LEFT_OUT
+    paranoia_level: int = LEFT_OUT
+    anomaly_threshold: int = LEFT_OUT
+    detection_only: bool = LEFT_OUT
+    max_spoken_characters: int = LEFT_OUT
+    max_upload_mib: int = LEFT_OUT
+    fail_open: bool = LEFT_OUT
+    timeout_milliseconds: int = LEFT_OUT
+    max_body_kib: int = LEFT_OUT
+
+
 class Gateway(Section):
     """The public gateway."""
 
@@ -101,3 +117,4 @@ class Gateway(Section):
     replicas: int = LEFT_OUT
     size: Size = LEFT_OUT
     quota: RequestQuota | None = None
+    waf: Waf | None = None

@@ -35,7 +35,7 @@ def make_platform(
     mesh_section = environment.mesh or Mesh()
     seconds = environment.max_stream_seconds
     issuers = arguments.token_issuers(environment.identity)
-    mesh = IstioMesh("mesh", arguments.mesh_args(mesh_section, seconds, issuers), options)
+    mesh = IstioMesh("mesh", arguments.mesh_args(mesh_section, seconds, issuers, gateway), options)
     labels = mesh.injection_labels
     if addons is not None:
         # Its controllers make the gateway's load balancer, and offer pods the GPUs of their nodes.

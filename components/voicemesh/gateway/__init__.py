@@ -4,6 +4,7 @@ from voicemesh.gateway.arguments import PublicGatewayArgs, ServiceType
 from voicemesh.gateway.component import PublicGateway
 from voicemesh.gateway.hosts import CertificateIssuer, GatewayHost, IssuerKind
 from voicemesh.gateway.quota import QuotaUnit, RequestQuota, WhenUnavailable
+from voicemesh.gateway.waf import WebApplicationFirewall
 
 __all__ = [
     "CertificateIssuer",
@@ -14,5 +15,6 @@ __all__ = [
     "QuotaUnit",
     "RequestQuota",
     "ServiceType",
+    "WebApplicationFirewall",
     "WhenUnavailable",
 ]

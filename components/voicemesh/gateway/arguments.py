@@ -12,6 +12,7 @@ from voicemesh.arguments import Faults
 from voicemesh.charts import ChartSource
 from voicemesh.gateway.hosts import GatewayHost
 from voicemesh.gateway.quota import RequestQuota
+from voicemesh.gateway.waf import WebApplicationFirewall
 from voicemesh.identity import TokenIssuer, check_issuers
 from voicemesh.sizes import ComputeSize
 
@@ -76,6 +77,9 @@ class PublicGatewayArgs:
     quota: RequestQuota | None = None
     """Requests that each tenant may make; by default any number."""
 
+    waf: WebApplicationFirewall | None = None
+    """The web application firewall that looks at each request first; by default none."""
+
     def __post_init__(self) -> None:
         faults = Faults.of(self)
         faults.require(len(self.hosts) > 0, "hosts", self.hosts, "at least one host")
@@ -98,6 +102,8 @@ class PublicGatewayArgs:
         self.charts.check(faults, "charts")
         if self.quota is not None:
             self.quota.check(faults, "quota")
+        if self.waf is not None:
+            self.waf.check(faults, "waf")
         faults.raise_any()
 
     def _check_node_port(self, faults: Faults, name: str) -> None:

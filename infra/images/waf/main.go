@@ -62,7 +62,7 @@ func run(ctx context.Context, arguments []string) error {
 	}
 	slog.Info("ready", "rules", rules.version, "paranoia_level", settings.paranoiaLevel,
 		"detection_only", settings.detectionOnly)
-	return serve(ctx, settings, state, checks, operations, newGrpcServer(checker),
+	return serve(ctx, state, checks, operations, newGrpcServer(checker),
 		newOperations(state, registry))
 }
 
@@ -78,9 +78,9 @@ func newGrpcServer(checker *checker) *grpc.Server {
 	return server
 }
 
-// serve answers until ctx ends; then it says that it is not ready, answers until no proxy sends it
-// anything new, and ends with the last answer.
-func serve(ctx context.Context, settings settings, state *lifecycle, checks, operations net.Listener,
+// serve answers until ctx ends, and ends with the last answer. Proxies that still send requests are
+// what a pod's preStop hook is for.
+func serve(ctx context.Context, state *lifecycle, checks, operations net.Listener,
 	server *grpc.Server, handler http.Handler) error {
 	failed := make(chan error, 2)
 	operationsServer := &http.Server{
@@ -95,7 +95,6 @@ func serve(ctx context.Context, settings settings, state *lifecycle, checks, ope
 	case <-ctx.Done():
 	}
 	state.ready.Store(false)
-	time.Sleep(settings.drain)
 	killer := time.AfterFunc(shutdownSeconds*time.Second, server.Stop)
 	server.GracefulStop()
 	killer.Stop()

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // spokenFields has, by path, the fields of a JSON body whose text is to be spoken. A field is named
@@ -33,7 +32,6 @@ type settings struct {
 	uploadPath          string
 	maxUploadBytes      int64
 	spoken              spokenFields
-	drain               time.Duration
 }
 
 func parse(arguments []string) (settings, error) {
@@ -49,7 +47,6 @@ func parse(arguments []string) (settings, error) {
 	flags.StringVar(&made.uploadPath, "upload-path", "", "where audio is uploaded to, and what is below")
 	flags.Int64Var(&made.maxUploadBytes, "max-upload-bytes", 32<<20, "of an upload")
 	flags.Var(made.spoken, "spoken", "/path=field,field; may be repeated")
-	flags.DurationVar(&made.drain, "drain", 5*time.Second, "how long checks still come after SIGTERM")
 	if err := flags.Parse(arguments); err != nil {
 		return settings{}, err
 	}
