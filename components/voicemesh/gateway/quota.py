@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from voicemesh import contract
 from voicemesh.arguments import Faults
-from voicemesh.istio.specs import ConfigPatch, EnvoyFilterSpec
+from voicemesh.gateway.authentication import OPEN_PATHS
+from voicemesh.istio.specs import EnvoyFilterSpec
+from voicemesh.refusals import answer_with
 from voicemesh.sizes import ComputeSize
 
 RATELIMIT: Final = "ratelimit"
@@ -22,9 +24,6 @@ RATELIMIT: Final = "ratelimit"
 RATELIMIT_PORT: Final = 8081
 DOMAIN: Final = "voicemesh"
 """The service keeps limits of several askers apart by this name."""
-
-NOT_COUNTED: Final = (contract.PAGE_PATH, contract.HEALTH_PATH)
-"""Paths that need no token and cost nothing."""
 
 NO_TENANT: Final = "(none)"
 """Stands for the tenant of a token without the claim. No tenant can be named so."""
@@ -38,9 +37,14 @@ _REQUEST: Final = "request"
 _TENANT: Final = "tenant"
 _MAX_REQUESTS: Final = 2**32 - 1
 _JWT_METADATA: Final = "envoy.filters.http.jwt_authn"
-_HCM: Final = "envoy.filters.network.http_connection_manager"
-_ROUTER: Final = "envoy.filters.http.router"
-_TYPES: Final = "type.googleapis.com/envoy.extensions.filters"
+_FILTER: Final = "envoy.filters.http.ratelimit"
+_FILTER_TYPE: Final = "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit"
+_BEFORE_THE_ROUTER: Final = {
+    "filter": {
+        "name": "envoy.filters.network.http_connection_manager",
+        "subFilter": {"name": "envoy.filters.http.router"},
+    }
+}
 _RESET_HEADER: Final = "x-ratelimit-reset"
 
 
@@ -156,25 +160,16 @@ def quota_filter(gateway: str, namespace: str, quota: RequestQuota) -> EnvoyFilt
     return {
         "workloadSelector": {"labels": {"istio": gateway}},
         "configPatches": [
-            _patch(
-                "HTTP_FILTER",
-                {"name": _HCM, "subFilter": {"name": _ROUTER}},
-                "INSERT_BEFORE",
-                {"name": "envoy.filters.http.ratelimit", "typed_config": _ask(namespace, quota)},
-            ),
-            _patch("NETWORK_FILTER", {"name": _HCM}, "MERGE", {"typed_config": _refusals()}),
+            {
+                "applyTo": "HTTP_FILTER",
+                "match": {"context": "GATEWAY", "listener": {"filterChain": _BEFORE_THE_ROUTER}},
+                "patch": {
+                    "operation": "INSERT_BEFORE",
+                    "value": {"name": _FILTER, "typed_config": _ask(namespace, quota)},
+                },
+            },
+            answer_with("GATEWAY", [_refusal()]),
         ],
-    }
-
-
-def _patch(
-    apply_to: Any, filter_match: dict[str, Any], operation: str, value: dict[str, Any]
-) -> ConfigPatch:
-    listener = {"filterChain": {"filter": filter_match}}
-    return {
-        "applyTo": apply_to,
-        "match": {"context": "GATEWAY", "listener": listener},
-        "patch": {"operation": operation, "value": value},
     }
 
 
@@ -182,7 +177,7 @@ def _ask(namespace: str, quota: RequestQuota) -> dict[str, Any]:
     """https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/rate_limit_filter"""
     host = f"{RATELIMIT}.{namespace}.svc.cluster.local"
     return {
-        "@type": f"{_TYPES}.http.ratelimit.v3.RateLimit",
+        "@type": _FILTER_TYPE,
         "domain": DOMAIN,
         "timeout": f"{TIMEOUT_SECONDS}s",
         "failure_mode_deny": quota.when_unavailable is WhenUnavailable.DENY,
@@ -202,7 +197,7 @@ def _ask(namespace: str, quota: RequestQuota) -> dict[str, Any]:
 
 
 def _what_counts() -> dict[str, Any]:
-    free = "|".join(re.escape(path) for path in NOT_COUNTED)
+    free = "|".join(re.escape(path) for path in OPEN_PATHS)
     return {
         "header_value_match": {
             "descriptor_key": _KIND,
@@ -234,33 +229,19 @@ def _tenant() -> dict[str, Any]:
     }
 
 
-def _refusals() -> dict[str, Any]:
+def _refusal() -> dict[str, Any]:
     """The form of 429s that the proxy itself answers with; those of voices have it already."""
     message = "The quota of requests is used up; wait as long as Retry-After says."
     error = {"message": message, "type": "rate_limit_error", "param": None}
     body = json.dumps({"error": {**error, "code": "rate_limit_exceeded"}})
     is_429 = {"op": "EQ", "value": {"default_value": 429, "runtime_key": "voicemesh.quota_status"}}
+    seconds = {"key": "retry-after", "value": f"%RESPONSE_HEADER({_RESET_HEADER})%"}
     return {
-        "@type": f"{_TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
-        "local_reply_config": {
-            "mappers": [
-                {
-                    "filter": {"status_code_filter": {"comparison": is_429}},
-                    "headers_to_add": [
-                        {
-                            "header": {
-                                "key": "retry-after",
-                                "value": f"%RESPONSE_HEADER({_RESET_HEADER})%",
-                            },
-                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                        }
-                    ],
-                    "body_format_override": {
-                        # As text, since a null in an object would not reach the API server.
-                        "text_format_source": {"inline_string": body},
-                        "content_type": "application/json",
-                    },
-                }
-            ]
+        "filter": {"status_code_filter": {"comparison": is_429}},
+        "headers_to_add": [{"header": seconds, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "body_format_override": {
+            # As text, since a null in an object would not reach the API server.
+            "text_format_source": {"inline_string": body},
+            "content_type": "application/json",
         },
     }
