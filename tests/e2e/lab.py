@@ -557,6 +557,8 @@ def _configuration() -> dict[str, str]:
         "key": str(key),
         "charts": str(CHARTS),
         "image": images.reference("scripted-upstream"),
+        "ratelimit": images.reference("ratelimit"),
+        "redis": images.reference("redis"),
     }
 
 

@@ -19,6 +19,7 @@ from voicemesh import (
     Mirroring,
     PublicGateway,
     PublicGatewayArgs,
+    RequestQuota,
     ServiceType,
     TenantNamespace,
     TenantNamespaceArgs,
@@ -33,6 +34,7 @@ from voicemesh import (
 
 TINY = ComputeSize(0.02, 0.05)
 GATEWAY_NAMESPACE = "lab-ingress"
+METERED_NAMESPACE = "lab-metered"
 DOMAIN = "lab.voicemesh.localhost"
 # For voices that fail more often than any test of ejection wants.
 NEVER = Ejection(consecutive_errors=100_000)
@@ -130,28 +132,49 @@ VOICES = {
         },
     ),
     "lasting": ("lab-a", {"variants": [variant("stable", 90), variant("canary", 10)]}),
+    "metered": ("lab-b", {"variants": [variant()]}),
 }
 
 certificate = Path(config.require("certificate")).read_text()
 key = pulumi.Output.secret(Path(config.require("key")).read_text())
-gateway = PublicGateway(
-    "lab-gateway",
-    PublicGatewayArgs(
+
+
+def public_gateway(name, namespace, hosts, http_node_port, https_node_port, **fields):
+    """A gateway for voices with these names."""
+    args = PublicGatewayArgs(
         hosts=[
-            GatewayHost(f"{name}.{DOMAIN}", certificate=certificate, private_key=key)
-            for name in VOICES
+            GatewayHost(f"{host}.{DOMAIN}", certificate=certificate, private_key=key)
+            for host in hosts
         ],
         issuers=ISSUERS,
-        namespace=GATEWAY_NAMESPACE,
+        namespace=namespace,
         charts=ChartSource(directory=config.require("charts")),
         service_type=ServiceType.NODE_PORT,
-        http_node_port=31080,
-        https_node_port=31443,
+        http_node_port=http_node_port,
+        https_node_port=https_node_port,
         replicas=1,
         size=ComputeSize(0.05, 0.0625),
+        **fields,
+    )
+    return PublicGateway(name, args, cluster)
+
+
+gateway = public_gateway("lab-gateway", GATEWAY_NAMESPACE, VOICES, 31080, 31443)
+# Besides the quota, all is the same behind it.
+metered = public_gateway(
+    *("metered-gateway", METERED_NAMESPACE, ["metered"], 31081, 31444),
+    quota=RequestQuota(
+        requests=30,
+        tenants={"lab-a": 100_000, "lab-b": 100_000, "generous": 45},
+        requests_without_tenant=7,
+        replicas=1,
+        ratelimit_image=config.require("ratelimit"),
+        redis_image=config.require("redis"),
+        ratelimit=TINY,
+        redis=TINY,
     ),
-    cluster,
 )
+GATEWAYS = {"metered": metered}
 kubernetes.apiextensions.CustomResource(
     "lab-access-log",
     api_version="telemetry.istio.io/v1",
@@ -167,7 +190,9 @@ tenants = {
             name=name,
             quota=TenantQuota(3, 8, 60),
             network=TenantNetwork(
-                gateway_namespace=gateway.namespace, egress=[Egress("10.245.0.1/32", [4567])]
+                gateway_namespace=gateway.namespace,
+                caller_namespaces=[metered.namespace],
+                egress=[Egress("10.245.0.1/32", [4567])],
             ),
         ),
         cluster,
@@ -180,8 +205,8 @@ for name, (tenant, fields) in VOICES.items():
         "startup_seconds": 60,
         "image_pull_seconds": 60,
         "hosts": [f"{name}.{DOMAIN}"],
-        "gateway_ref": gateway.gateway_ref,
-        "gateway_principal": gateway.principal,
+        "gateway_ref": GATEWAYS.get(name, gateway).gateway_ref,
+        "gateway_principal": GATEWAYS.get(name, gateway).principal,
         "issuers": ISSUERS,
         "access": VoiceAccess(callers=CALLERS),
         **fields,
