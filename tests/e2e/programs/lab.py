@@ -191,7 +191,7 @@ tenants = {
             quota=TenantQuota(3, 8, 60),
             network=TenantNetwork(
                 gateway_namespace=gateway.namespace,
-                caller_namespaces=[metered.namespace],
+                caller_namespaces=[METERED_NAMESPACE],
                 egress=[Egress("10.245.0.1/32", [4567])],
             ),
         ),
