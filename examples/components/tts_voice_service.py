@@ -1,5 +1,6 @@
 """A voice with a new version under trial: nine of ten requests go to the old one, which has as many
-pods as the load asks for. The weights of both are fetched from object storage.
+pods as the load asks for. The weights of both are fetched from object storage. One tenant may call
+it through the gateway, and one workload of the mesh without a token.
 """
 
 import pulumi
@@ -9,12 +10,18 @@ from voicemesh import (
     Autoscaling,
     ModelWeights,
     ObjectStorage,
+    TokenIssuer,
     TtsVoiceService,
     TtsVoiceServiceArgs,
+    VoiceAccess,
     VoiceVariant,
 )
 
+LOGIN = TokenIssuer(
+    "https://login.example.com/", "https://login.example.com/.well-known/jwks.json", ["voicemesh"]
+)
 platform = pulumi.StackReference("acme/voicemesh/prod")
+gateway = platform.require_output("gateway")
 IMAGE = "registry.example.com/speech-server"
 
 voice = TtsVoiceService(
@@ -23,7 +30,10 @@ voice = TtsVoiceService(
         namespace="newsroom",
         service_name="reader",
         hosts=["newsroom.example.com"],
-        gateway_ref=platform.require_output("gateway")["ref"],
+        gateway_ref=gateway["ref"],
+        gateway_principal=gateway["principal"],
+        issuers=[LOGIN],
+        access=VoiceAccess(tenants=["newsroom"], callers=["cluster.local/ns/newsroom/sa/editor"]),
         object_storage=ObjectStorage(region="eu-central-1"),
         variants=[
             VoiceVariant(

@@ -23,6 +23,7 @@ from voicemesh import (
     TenantNamespaceArgs,
     TenantNetwork,
     TenantQuota,
+    TokenIssuer,
     TtsVoiceService,
     TtsVoiceServiceArgs,
     VoiceStorage,
@@ -49,6 +50,8 @@ config = pulumi.Config()
 region = pulumi.Config("aws").require("region")
 zones = config.require_object("zones")
 host = config.require("host")
+login = config.require_object("issuer")
+issuers = [TokenIssuer(login["issuer"], login["jwksUri"], login["audiences"])]
 
 # Layer 1: AWS. Nothing here needs Kubernetes.
 
@@ -108,7 +111,7 @@ def make_platform(image: str) -> None:
         ClusterAddonsArgs(cluster_name=cluster.cluster_name, region=region, vpc_id=cluster.vpc_id),
         in_cluster,
     )
-    mesh = IstioMesh("mesh", IstioMeshArgs(), in_cluster)
+    mesh = IstioMesh("mesh", IstioMeshArgs(issuers=issuers), in_cluster)
     # Whoever uses these labels waits for the nodes, for their GPUs, and for load balancers.
     injection_labels = pulumi.Output.all(
         mesh.injection_labels,
@@ -121,6 +124,7 @@ def make_platform(image: str) -> None:
         PublicGatewayArgs(
             # cert-manager, or whoever else, keeps the certificate in the gateway's namespace.
             hosts=[GatewayHost(host, secret_name="public-certificate")],
+            issuers=issuers,
             injection_labels=injection_labels,
             service_annotations={
                 f"service.beta.kubernetes.io/aws-load-balancer-{name}": value
@@ -147,6 +151,8 @@ def make_platform(image: str) -> None:
             service_name=VOICE,
             hosts=[host],
             gateway_ref=gateway.gateway_ref,
+            gateway_principal=gateway.principal,
+            issuers=issuers,
             object_storage=ObjectStorage(region=region, role_arn=access.role_arn),
             variants=[VoiceVariant(name="stable", version="1.0.0", image=image, replicas=2)],
         ),

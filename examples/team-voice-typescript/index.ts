@@ -2,6 +2,12 @@ import * as kubernetes from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import * as voicemesh from "@pulumi/voicemesh";
 
+interface Issuer {
+    issuer: string;
+    jwksUri: string;
+    audiences: string[];
+}
+
 const config = new pulumi.Config();
 const platform = new pulumi.StackReference(config.require("platformStack"));
 const gateway = platform.requireOutput("gateway");
@@ -25,6 +31,8 @@ const voice = new voicemesh.TtsVoiceService(
         serviceName: "reader",
         hosts: config.getObject<string[]>("hosts") ?? [],
         gatewayRef: gateway.apply((known) => known.ref),
+        gatewayPrincipal: gateway.apply((known) => known.principal),
+        issuers: config.getObject<Issuer[]>("issuers") ?? [],
         variants: [{ name: "stable", version: "1.0.0", image: config.require("image") }],
     },
     { providers: [cluster] },

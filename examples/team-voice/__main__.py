@@ -9,6 +9,7 @@ from voicemesh import (
     TenantNamespaceArgs,
     TenantNetwork,
     TenantQuota,
+    TokenIssuer,
     TtsVoiceService,
     TtsVoiceServiceArgs,
     VoiceVariant,
@@ -19,6 +20,11 @@ platform = pulumi.StackReference(config.require("platformStack"))
 gateway = platform.require_output("gateway")
 
 size = ComputeSize(config.require_float("cpuCores"), config.require_float("memoryGib"))
+
+issuers = [
+    TokenIssuer(issuer["issuer"], issuer["jwksUri"], issuer["audiences"])
+    for issuer in config.get_object("issuers") or []
+]
 
 # The cluster is the one of the kubeconfig: of KUBECONFIG, or else of ~/.kube/config.
 in_cluster = pulumi.ResourceOptions(providers=[kubernetes.Provider("cluster")])
@@ -41,6 +47,8 @@ voice = TtsVoiceService(
         service_name="reader",
         hosts=config.get_object("hosts") or [],
         gateway_ref=gateway["ref"],
+        gateway_principal=gateway["principal"],
+        issuers=issuers,
         variants=[
             VoiceVariant(name="stable", version="1.0.0", image=config.require("image"), size=size),
         ],

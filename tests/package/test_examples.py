@@ -17,7 +17,11 @@ from tests.stacks import ROOT
 
 EXAMPLES = ROOT / "examples"
 PLATFORM = {
-    "gateway": {"ref": "istio-ingress/public-gateway", "namespace": "istio-ingress"},
+    "gateway": {
+        "ref": "istio-ingress/public-gateway",
+        "namespace": "istio-ingress",
+        "principal": "cluster.local/ns/istio-ingress/sa/public-gateway",
+    },
     "injectionLabels": {"istio-injection": "enabled"},
 }
 PREVIEWS = {
