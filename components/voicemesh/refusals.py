@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from voicemesh.istio.specs import ConfigPatch
@@ -19,11 +19,17 @@ NO_ROUTE: Final = "route_not_found"
 
 _CONNECTION_MANAGER: Final = "envoy.filters.network.http_connection_manager"
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
+_REALM: Final = "voicemesh"
+_SERVER_ERROR: Final = 500
 _CEL: Final = "envoy.access_loggers.extension_filters.cel"
 
 
 def refusal(
-    details: str, status: int, code: str, message: str, challenge: str | None = None
+    details: str,
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What to answer instead of a proxy's own words.
 
@@ -32,10 +38,11 @@ def refusal(
         status: of the answer.
         code: by which programs tell it from others.
         message: for people, without quotes; `%LOCAL_REPLY_BODY%` stands for the proxy's own words.
-        challenge: what WWW-Authenticate says (RFC 6750, section 3); None for nothing.
+        headers: further ones of the answer.
     """
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    mapper: dict[str, Any] = {
+    kind = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return {
         "filter": {
             "extension_filter": {
                 "name": _CEL,
@@ -51,13 +58,21 @@ def refusal(
             "text_format_source": {"inline_string": json.dumps({"error": error})},
             "content_type": "application/json",
         },
+        "headers_to_add": [
+            {
+                "header": {"key": name, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for name, value in (headers or {}).items()
+        ],
     }
-    if challenge is not None:
-        header = {"key": "www-authenticate", "value": challenge}
-        mapper["headers_to_add"] = [
-            {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-        ]
-    return mapper
+
+
+def challenge(error: str | None = None) -> dict[str, str]:
+    """The header that says what is wrong with a token (RFC 6750, section 3), or that one is
+    missing."""
+    says = f', error="{error}"' if error is not None else ""
+    return {"www-authenticate": f'Bearer realm="{_REALM}"{says}'}
 
 
 def answer_with(context: str, refusals: Sequence[dict[str, Any]]) -> ConfigPatch:
@@ -85,11 +100,20 @@ def answer_with(context: str, refusals: Sequence[dict[str, Any]]) -> ConfigPatch
     }
 
 
+NO_KEYS: Final = refusal(
+    f"{NOT_AUTHENTICATED}{{Jwks_remote_fetch_is_failed}}",
+    503,
+    "keys_unavailable",
+    "The access token cannot be verified now, since the keys of its issuer could not be fetched.",
+    {"retry-after": "5"},
+)
+"""For any token, on a proxy that has begun while the issuer was out of reach."""
+
 TOKEN_INVALID: Final = refusal(
     NOT_AUTHENTICATED,
     401,
     "invalid_token",
     "The access token does not count here: %LOCAL_REPLY_BODY%.",
-    'Bearer realm="voicemesh", error="invalid_token"',
+    challenge("invalid_token"),
 )
 """For a token that is expired, of another issuer, for another service, or none at all."""

@@ -11,7 +11,15 @@ from voicemesh.component import child_options
 from voicemesh.identity import TokenIssuer, keys_ahead, request_authentication
 from voicemesh.istio import AuthorizationPolicy, EnvoyFilter, RequestAuthentication
 from voicemesh.istio.specs import AuthorizationPolicySpec, EnvoyFilterSpec, From, Operation
-from voicemesh.refusals import NO_ROUTE, NOT_AUTHORIZED, TOKEN_INVALID, answer_with, refusal
+from voicemesh.refusals import (
+    NO_KEYS,
+    NO_ROUTE,
+    NOT_AUTHORIZED,
+    TOKEN_INVALID,
+    answer_with,
+    challenge,
+    refusal,
+)
 
 OPEN_PATHS: Final = (contract.PAGE_PATH, contract.HEALTH_PATH)
 """What is served without a token."""
@@ -59,10 +67,10 @@ def proxy_filters(
         401,
         "missing_token",
         "This needs an access token, in the header Authorization: Bearer.",
-        'Bearer realm="voicemesh"',
+        challenge(),
     )
     unknown = refusal(NO_ROUTE, 404, "not_found", "There is nothing at this address.")
-    refusals = [missing, TOKEN_INVALID, unknown]
+    refusals = [missing, NO_KEYS, TOKEN_INVALID, unknown]
     return {
         "workloadSelector": {"labels": labels},
         "configPatches": [

@@ -23,7 +23,14 @@ from voicemesh.istio.specs import (
     EnvoyFilterSpec,
     From,
 )
-from voicemesh.refusals import NOT_AUTHORIZED, TOKEN_INVALID, answer_with, refusal
+from voicemesh.refusals import (
+    NO_KEYS,
+    NOT_AUTHORIZED,
+    TOKEN_INVALID,
+    answer_with,
+    challenge,
+    refusal,
+)
 
 OPEN_PATHS: Final = (contract.PAGE_PATH, contract.HEALTH_PATH)
 """What the gateway may ask without a token."""
@@ -123,9 +130,9 @@ def proxy_filters(labels: dict[str, Any], issuers: Sequence[TokenIssuer]) -> Env
         403,
         "insufficient_scope",
         "Neither the access token nor the identity of the caller allows this.",
-        'Bearer realm="voicemesh", error="insufficient_scope"',
+        challenge("insufficient_scope"),
     )
-    patches = [answer_with("SIDECAR_INBOUND", [TOKEN_INVALID, refused])]
+    patches = [answer_with("SIDECAR_INBOUND", [NO_KEYS, TOKEN_INVALID, refused])]
     if issuers:
         patches.append(keys_ahead(issuers, forward=False, on_gateway=False))
     return {"workloadSelector": {"labels": labels}, "configPatches": patches}
