@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ _LINE: Final = re.compile(
     r'\S+ "[^"]*" "[^"]*" "(?P<request_id>[^"]*)" "(?P<authority>[^"]*)" "(?P<upstream>[^"]*)" '
     r"(?P<cluster>\S+)"
 )
+_LOG_NAME: Final = re.compile(r"\d+\.log(\.\d{8}-\d{6})?")
 _POLL_SECONDS: Final = 1.0
 
 
@@ -103,13 +104,23 @@ class AccessLogs:
                 self._files[path.stat().st_ino] = path.open()
         # What is deleted or renamed can be read as long as it is open.
         for file in self._files.values():
-            for line in file:
+            for line in _whole_lines(file):
                 if entry := Entry.parse(line):
                     self._entries[entry.path] = entry
 
 
+def _whole_lines(file: TextIO) -> Iterator[str]:
+    """Lines from where it was read last; what is not a whole line yet is left for the next time."""
+    place = file.tell()
+    while (line := file.readline()).endswith("\n"):
+        yield line
+        place = file.tell()
+    file.seek(place)
+
+
 def _log_files(pods: Sequence[str]) -> list[Path]:
+    """Their logs, those that were rotated and not yet compressed included."""
     folders = [STATE / "nodes" / node.name / "root/var/log/pods" for node in NODES]
     patterns = [f"{pod}*/istio-proxy/*.log*" for pod in pods]
     found = [path for folder in folders for pattern in patterns for path in folder.glob(pattern)]
-    return [path for path in found if path.suffix != ".gz"]
+    return [path for path in found if _LOG_NAME.fullmatch(path.name)]

