@@ -14,7 +14,14 @@ from tests.stacks import ROOT
 from .engine import Stack
 
 PLATFORM = """
-pulumi.export("gateway", {"ref": "istio-ingress/public-gateway", "namespace": "istio-ingress"})
+pulumi.export(
+    "gateway",
+    {
+        "ref": "istio-ingress/public-gateway",
+        "namespace": "istio-ingress",
+        "principal": "cluster.local/ns/istio-ingress/sa/public-gateway",
+    },
+)
 pulumi.export("injectionLabels", {"istio-injection": "enabled"})
 """
 
