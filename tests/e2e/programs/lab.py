@@ -132,6 +132,7 @@ VOICES = {
         },
     ),
     "lasting": ("lab-a", {"variants": [variant("stable", 90), variant("canary", 10)]}),
+    "named": ("lab-a", {"variants": [variant()]}),
     "metered": ("lab-b", {"variants": [variant()]}),
 }
 
