@@ -131,6 +131,14 @@ VOICES = {
             "ejection": Ejection(base_seconds=4, interval_seconds=1),
         },
     ),
+    "guarded": (
+        "lab-a",
+        {"variants": [variant()], "allowed_origins": ["https://studio.example.com"]},
+    ),
+    "exclusive": (
+        "lab-b",
+        {"variants": [variant()], "access": VoiceAccess(tenants=["lab-b"])},
+    ),
     "lasting": ("lab-a", {"variants": [variant("stable", 90), variant("canary", 10)]}),
     "named": ("lab-a", {"variants": [variant()]}),
     "metered": ("lab-b", {"variants": [variant()]}),
