@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from infra.environment.cluster import Eks, NodeGroup, Registry, Storage
 from infra.environment.identity import Identity
-from infra.environment.mesh import Addons, Charts, Gateway, Mesh
+from infra.environment.mesh import Addons, Charts, Gateway, Mesh, Waf
 from infra.environment.section import Section
 from infra.environment.services import Model, Network, Tenant, Variant, Voice, Volume
 from voicemesh import (
@@ -191,10 +191,15 @@ def mesh_args(
             made(MeshRevision, revision, charts=_chart_source(revision.charts))
             for revision in mesh.revisions or ()
         ],
-        wafs=[made(WafProvider, waf)] if waf is not None else [],
+        wafs=[waf_provider(waf)] if waf is not None else [],
         issuers=issuers,
         max_stream_seconds=max_stream_seconds,
     )
+
+
+def waf_provider(waf: Waf) -> WafProvider:
+    """Of the firewall, as the mesh sees it."""
+    return made(WafProvider, waf)
 
 
 def gateway_args(

@@ -17,6 +17,7 @@ from infra.environment import arguments
 from infra.environment.arguments import LATER
 from infra.environment.cluster import Eks
 from infra.environment.identity import Identity
+from infra.environment.mesh import Waf
 from infra.environment.model import Environment
 from infra.environment.section import Faults, path
 from infra.environment.services import Voice
@@ -28,6 +29,7 @@ from voicemesh import (
     ServiceType,
     TtsVoiceServiceArgs,
 )
+from voicemesh.arguments import Faults as ArgumentFaults
 
 _KEY_OR_PYTHON_NAME: Final = re.compile(r"\[[^\]]*\]|\b[a-z]+(_[a-z0-9]+)+\b")
 
@@ -85,6 +87,14 @@ def _platform(environment: Environment) -> Iterator[Attempt]:
     if environment.gateway is not None:
         gateway = environment.gateway
         yield ("gateway",), partial(arguments.gateway_args, gateway, ChartSource(), seconds)
+        if gateway.waf is not None:
+            yield ("gateway",), partial(_check_waf_provider, gateway.waf)
+
+
+def _check_waf_provider(waf: Waf) -> None:
+    faults = ArgumentFaults("IstioMesh")
+    arguments.waf_provider(waf).check(faults, "waf")
+    faults.raise_any()
 
 
 def _identity_args(identity: Identity) -> IstioMeshArgs:

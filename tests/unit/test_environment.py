@@ -1165,7 +1165,7 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
     mesh.AddonVersions: ("AddonVersions", set(), set()),
     mesh.Charts: ("ChartSource", set(), set()),
     mesh.Revision: ("MeshRevision", set(), set()),
-    mesh.Mesh: ("IstioMeshArgs", {"issuers", "max_stream_seconds"}, set()),
+    mesh.Mesh: ("IstioMeshArgs", {"issuers", "max_stream_seconds", "wafs"}, set()),
     mesh.Gateway: (
         "PublicGatewayArgs",
         {"namespace", "charts", "issuers", "injection_labels"}
@@ -1173,6 +1173,11 @@ NOT_CONFIGURED: dict[type[Section], tuple[str, set[str], set[str]]] = {
         set(),
     ),
     mesh.RequestQuota: ("RequestQuota", set(), set()),
+    mesh.Waf: (
+        "WebApplicationFirewall",
+        set(),
+        {"fail_open", "timeout_milliseconds", "max_body_kib"},
+    ),
     mesh.Issuer: ("CertificateIssuer", set(), set()),
     mesh.Host: ("GatewayHost", {"namespace"}, {"tenant"}),
     identity.TokenIssuer: ("TokenIssuer", set(), set()),

@@ -22,9 +22,10 @@ import (
 )
 
 const (
-	// Envoy sends the headers and the bounded body in one message.
+	// Envoy sends the headers and the bounded body in one message. Of each proxy, no more than these
+	// are in memory at a time; further checks wait in the proxy.
 	maxMessageBytes       = 2 << 20
-	maxConcurrentChecks   = 256
+	maxConcurrentChecks   = 64
 	shutdownSeconds       = 10
 	readHeaderSeconds     = 5
 	connectionIdleMinutes = 30
