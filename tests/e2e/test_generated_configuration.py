@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from infra.local import toolbox
 from tests.e2e.environment import NAMESPACE, Environment, eventually
 from tests.e2e.istioctl import analyze_cluster, analyze_objects
 from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, OTHER_TENANT, TENANT, Lab
-from tests.e2e.rendered import Object, all_objects, declared, recorded
+from tests.e2e.rendered import Object, declared, recorded
 from tests.stacks import STACKS
 from voicemesh.contract import APP_LABEL
 from voicemesh.contract import GATEWAY_NAMESPACE as PUBLIC_NAMESPACE
@@ -51,7 +52,7 @@ class TestAnalysis:
     def test_nothing_is_found_in_what_an_environment_declares(
         self, recordings: Mapping[str, Recording], stack: str, tmp_path: Path
     ) -> None:
-        assert analyze_objects(all_objects(recordings[stack]), tmp_path) == []
+        assert analyze_objects(declared(recordings[stack]), tmp_path) == []
 
     @pytest.mark.parametrize(
         ("kind", "fault", "code"),
@@ -70,7 +71,7 @@ class TestAnalysis:
         code: str,
         tmp_path: Path,
     ) -> None:
-        objects = copy.deepcopy(all_objects(recordings["local"]))
+        objects = copy.deepcopy(declared(recordings["local"]))
         for it in objects:
             if it["kind"] == kind:
                 fault(it)
@@ -120,7 +121,8 @@ def check_analysis() -> None:
         *(NAMESPACE, PUBLIC_NAMESPACE, SYSTEM_NAMESPACE, CNI_NAMESPACE),
         *(GATEWAY_NAMESPACE, TENANT, OTHER_TENANT),
     }
-    assert [it for it in analyze_cluster() if it.namespace in ours] == []
+    found = [f"{it.code} {it.origin}" for it in analyze_cluster() if it.namespace in ours]
+    assert not found, "; ".join(found)
 
 
 def _rename_subsets(rule: Object) -> None:
@@ -220,9 +222,7 @@ def submitted(
 ) -> tuple[int, Any, str]:
     """The API server's answer to applying an object: status, content, and its warning."""
     api = environment.core.api_client
-    resource = kubernetes.dynamic.DynamicClient(api).resources.get(
-        api_version=manifest["apiVersion"], kind=manifest["kind"]
-    )
+    resource = _resource(api, manifest["apiVersion"], manifest["kind"])
     place = {"namespace": namespace} if resource.namespaced else {}
     sent = {**manifest, "metadata": {**manifest["metadata"], **place}}
     query = [("fieldManager", "tests"), ("force", "true"), ("fieldValidation", validation)]
@@ -237,6 +237,11 @@ def submitted(
     answer = api.call_api(*request)
     answer.read()
     return answer.status, json.loads(answer.data), answer.getheader("Warning") or ""
+
+
+@cache
+def _resource(api: Any, version: str, kind: str) -> Any:
+    return kubernetes.dynamic.DynamicClient(api).resources.get(api_version=version, kind=kind)
 
 
 @contextmanager
