@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e import figures
 from tests.e2e.environment import eventually
-from tests.e2e.lab import GATEWAY_NAMESPACE, KINDS, TENANT, Caller, Lab, Running, Upstream, asking
+from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, TENANT, Caller, Lab, Running, Upstream, asking
 from tests.e2e.load import Answer
 from tests.e2e.routes import MARK_HEADER, Route, live, marked, rerouted, shared
 from tests.e2e.scripted_upstream.server import POD_HEADER, Script, body_bytes
@@ -48,7 +48,8 @@ STEPS: Final = tuple({"stable": 100 - share, "experimental": share} for share in
 EFFECTIVE_SECONDS: Final = 1.0
 
 AFFINE: Final = "familiar"
-VOICE_IDS: Final = 120
+VOICE_IDS: Final = tuple(f"voice-{number}" for number in range(120))
+REQUESTS_OF_A_VOICE: Final = 4
 SLOW_MS: Final = 1000
 UNNAMED_REQUESTS: Final = 600
 
@@ -158,19 +159,11 @@ def test_a_route_that_matches_the_header_instead_of_the_claim_can_be_forged(lab:
 
 
 def test_without_the_policy_against_no_token_strangers_are_not_refused(lab: Lab) -> None:
-    group, version, plural = KINDS["AuthorizationPolicy"]
-    policies = lab.custom.list_namespaced_custom_object(group, version, GATEWAY_NAMESPACE, plural)
-    (denying,) = [
-        policy["metadata"]["name"]
-        for policy in policies["items"]
-        if policy["spec"].get("action") == "DENY"
-    ]
-
     def refused() -> bool:
         answer = lab.request(asking(), voice=VOICE)
         return answer.status == 403
 
-    with lab.without("AuthorizationPolicy", GATEWAY_NAMESPACE, denying):
+    with lab.without("AuthorizationPolicy", GATEWAY_NAMESPACE, f"{GATEWAY}-token"):
         eventually(lambda: not refused(), what="the policy has gone")
         with pytest.raises(AssertionError, match="forged: without a token"):
             check_forged_tier(lab)
@@ -280,7 +273,7 @@ def check_affinity(lab: Lab, caller: Caller) -> Counter[str]:
     moving = sorted(voice for voice, answered in pods.items() if len(answered) > 1)
     assert not moving, f"{len(moving)} of {len(pods)} voices have more than one pod"
     spread = Counter(pod for (pod,) in pods.values())
-    of_a_pod = interval(VOICE_IDS, 1 / 3)
+    of_a_pod = interval(len(VOICE_IDS), 1 / 3)
     assert len(spread) == 3, spread
     assert all(count in of_a_pod for count in spread.values()), spread
     return spread
@@ -288,7 +281,7 @@ def check_affinity(lab: Lab, caller: Caller) -> Counter[str]:
 
 def test_requests_for_one_voice_go_to_one_pod_from_the_gateway(lab: Lab) -> None:
     spread = check_affinity(lab, lab.public(AFFINE))
-    _note(f"most of {VOICE_IDS} voices at one of three pods", max(spread.values()))
+    _note(f"most of {len(VOICE_IDS)} voices at one of three pods", max(spread.values()))
 
 
 def test_requests_for_one_voice_go_to_one_pod_in_the_mesh(lab: Lab) -> None:
@@ -309,20 +302,21 @@ def test_without_a_hash_requests_for_one_voice_go_to_any_pod(lab: Lab) -> None:
 def test_voices_keep_their_pods_when_another_one_goes_and_get_them_back(lab: Lab) -> None:
     before = _pods_by_voice(lab, lab.public(AFFINE))
     gone = lab.pods(AFFINE)[0].metadata.name
+    its_own = [voice for voice, pods in before.items() if pods == {gone}]
 
-    def in_use() -> set[str]:
-        now = _pods_by_voice(lab, lab.public(AFFINE), requests_each=1)
-        return {pod for answered in now.values() for pod in answered}
+    def answered_by_it() -> bool:
+        now = _pods_by_voice(lab, lab.public(AFFINE), its_own[:1])
+        return now[its_own[0]] == {gone}
 
     server = lab.upstreams(AFFINE)[gone]
     server.set_ready(False)
     try:
-        eventually(lambda: gone not in in_use(), what=f"{gone} is left alone")
+        eventually(lambda: not answered_by_it(), what=f"{gone} is left alone")
         during = _pods_by_voice(lab, lab.public(AFFINE))
     finally:
         server.set_ready(True)
-    eventually(lambda: gone in in_use(), what=f"{gone} is used again")
-    settled = {voice for voice, pods in before.items() if pods != {gone}}
+    eventually(answered_by_it, what=f"{gone} is used again")
+    settled = before.keys() - set(its_own)
     moved = {voice for voice in settled if during[voice] != before[voice]}
     _note("share of voices that moved between pods that stayed", len(moved) / len(settled))
     assert len(moved) < len(settled) / 4
@@ -512,13 +506,15 @@ def _note(name: str, value: float, unit: str = "") -> None:
     figures.note("routing", name, value, unit)
 
 
-def _pods_by_voice(lab: Lab, caller: Caller, requests_each: int = 5) -> dict[str, set[str]]:
+def _pods_by_voice(
+    lab: Lab, caller: Caller, voices: Sequence[str] = VOICE_IDS
+) -> dict[str, set[str]]:
     """Which pods answered for each voice."""
+    token = lab.token()
     requests = [
-        lab.asking(headers={VOICE_ID_HEADER: f"voice-{number}"}, tag=str(number))
-        for number in range(VOICE_IDS)
+        asking(token=token, headers={VOICE_ID_HEADER: voice}, tag=voice) for voice in voices
     ]
-    answers = caller.load(*requests * requests_each, concurrency=CONNECTIONS)
+    answers = caller.load(*requests * REQUESTS_OF_A_VOICE, concurrency=CONNECTIONS)
     variants(answers)
     pods: dict[str, set[str]] = defaultdict(set)
     for answer in answers:
