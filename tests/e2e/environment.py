@@ -45,6 +45,10 @@ class Environment:
         return kubernetes.client.CoreV1Api(self._api)
 
     @property
+    def apps(self) -> Any:
+        return kubernetes.client.AppsV1Api(self._api)
+
+    @property
     def custom(self) -> Any:
         return kubernetes.client.CustomObjectsApi(self._api)
 
