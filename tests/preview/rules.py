@@ -186,13 +186,24 @@ _NAMED_BY: dict[str, tuple[str, ...]] = {
 }
 
 
+def voices(recording: Recording, type_: str) -> list[Registration]:
+    """Resources of a type; Deployments and DestinationRules only if they are of voices."""
+    found = recording.of_type(type_)
+    if type_ == DEPLOYMENT:
+        labels = [it.inputs["spec"]["template"]["metadata"]["labels"] for it in found]
+        return [it for it, has in zip(found, labels, strict=True) if contract.VARIANT_LABEL in has]
+    if type_ == DESTINATION_RULE:
+        return [it for it in found if it.inputs["spec"].get("subsets")]
+    return list(found)
+
+
 def pods_wait_for_the_role_of_their_account(recording: Recording) -> Iterator[str]:
     """EKS gives a pod its credentials when it is made, or never."""
     roles = {
         (found.inputs["namespace"], found.inputs["serviceAccount"]): found.inputs["roleArn"]
         for found in recording.of_type(POD_IDENTITY)
     }
-    for deployment in recording.of_type(DEPLOYMENT):
+    for deployment in voices(recording, DEPLOYMENT):
         template = deployment.inputs["spec"]["template"]
         account = template["spec"]["serviceAccountName"]
         role = roles.get((deployment.inputs["metadata"]["namespace"], account))
@@ -201,14 +212,14 @@ def pods_wait_for_the_role_of_their_account(recording: Recording) -> Iterator[st
 
 
 def autoscalers_own_the_number_of_pods(recording: Recording) -> Iterator[str]:
-    for deployment in recording.of_type(DEPLOYMENT):
+    for deployment in voices(recording, DEPLOYMENT):
         scaled = _autoscaler(recording, deployment) is not None
         if scaled is ("replicas" in deployment.inputs["spec"]):
             yield f"{deployment.name}: replicas are given, and an autoscaler's, or neither"
 
 
 def one_failing_pod_can_be_ejected(recording: Recording) -> Iterator[str]:
-    for rule in recording.of_type(DESTINATION_RULE):
+    for rule in voices(recording, DESTINATION_RULE):
         for subset in rule.inputs["spec"]["subsets"]:
             pods = sum(
                 _replicas(recording, deployment)[0]
@@ -222,7 +233,7 @@ def one_failing_pod_can_be_ejected(recording: Recording) -> Iterator[str]:
 
 
 def five_hundreds_in_a_row_eject(recording: Recording) -> Iterator[str]:
-    for rule in recording.of_type(DESTINATION_RULE):
+    for rule in voices(recording, DESTINATION_RULE):
         for subset in rule.inputs["spec"]["subsets"]:
             detection = subset["trafficPolicy"].get("outlierDetection", {})
             found = [
@@ -234,14 +245,14 @@ def five_hundreds_in_a_row_eject(recording: Recording) -> Iterator[str]:
 
 
 def failover_between_zones_is_off(recording: Recording) -> Iterator[str]:
-    for rule in recording.of_type(DESTINATION_RULE):
+    for rule in voices(recording, DESTINATION_RULE):
         balancer = rule.inputs["spec"]["trafficPolicy"].get("loadBalancer", {})
         if balancer.get("localityLbSetting", {}).get("enabled") is not False:
             yield f"{rule.name} leaves locality load balancing on"
 
 
 def every_subset_has_pods(recording: Recording) -> Iterator[str]:
-    for rule in recording.of_type(DESTINATION_RULE):
+    for rule in voices(recording, DESTINATION_RULE):
         for subset in rule.inputs["spec"]["subsets"]:
             if not _selected(recording, rule, subset["labels"]):
                 yield f"subset {subset['name']} selects no pod template"
@@ -250,7 +261,7 @@ def every_subset_has_pods(recording: Recording) -> Iterator[str]:
 def every_route_leads_to_a_subset(recording: Recording) -> Iterator[str]:
     known = {
         (rule.inputs["spec"]["host"], subset["name"])
-        for rule in recording.of_type(DESTINATION_RULE)
+        for rule in voices(recording, DESTINATION_RULE)
         for subset in rule.inputs["spec"]["subsets"]
     }
     for routes in recording.of_type(VIRTUAL_SERVICE):
@@ -348,7 +359,7 @@ def pods_meet_the_restricted_standard(recording: Recording) -> Iterator[str]:
 
 
 def rollouts_need_no_spare_gpu(recording: Recording) -> Iterator[str]:
-    for deployment in recording.of_type(DEPLOYMENT):
+    for deployment in voices(recording, DEPLOYMENT):
         strategy = deployment.inputs["spec"].get("strategy", {}).get("rollingUpdate", {})
         if (strategy.get("maxSurge"), strategy.get("maxUnavailable")) != (0, 1):
             yield f"{deployment.name} surges"
@@ -356,7 +367,7 @@ def rollouts_need_no_spare_gpu(recording: Recording) -> Iterator[str]:
 
 def pods_outlive_their_streams(max_stream_seconds: int) -> Rule:
     def rule(recording: Recording) -> Iterator[str]:
-        for deployment in recording.of_type(DEPLOYMENT):
+        for deployment in voices(recording, DEPLOYMENT):
             if _pod(deployment).get("terminationGracePeriodSeconds", 30) <= max_stream_seconds:
                 yield f"{deployment.name} kills streams"
 
@@ -379,7 +390,7 @@ def pods_run_on_these_nodes_only(nodes: Mapping[str, Any], expected: set[str]) -
     """Nodes have `labels`, and `taints` as key=value:Effect."""
 
     def rule(recording: Recording) -> Iterator[str]:
-        for deployment in recording.of_type(DEPLOYMENT):
+        for deployment in voices(recording, DEPLOYMENT):
             fitting = {name for name, node in nodes.items() if _fits(_pod(deployment), node)}
             if fitting != expected:
                 yield f"{deployment.name} fits {sorted(fitting)}"
@@ -408,10 +419,14 @@ def workloads_fit_their_quota(recording: Recording) -> Iterator[str]:
 
 
 def mutated(recording: Recording, type_: str, change: Callable[[dict[str, Any]], Any]) -> Recording:
-    """The recording with the inputs of all resources of a type changed, in place, by `change`."""
+    """The recording with the inputs of all resources of a type changed, in place, by `change`.
+
+    Of types that not voices alone have: those of voices.
+    """
+    mine = {resource.urn for resource in voices(recording, type_)}
 
     def changed(resource: Registration) -> Registration:
-        if resource.type != type_:
+        if resource.urn not in mine:
             return resource
         inputs = json.loads(json.dumps(resource.inputs))
         change(inputs)

@@ -213,7 +213,7 @@ def test_a_second_voice_and_a_second_tenant_need_only_configuration(kubeconfig: 
         changed(changed(values, "voices", "+", to=voice), "voices", "+", to=second), kubeconfig
     )
     assert list(rules.no_object_is_declared_twice(recording)) == []
-    assert len(recording.of_type(DEPLOYMENT)) == 6
+    assert len(rules.voices(recording, DEPLOYMENT)) == 6
 
 
 def test_an_environment_without_storage_declares_nothing_of_aws(kubeconfig: Path) -> None:
