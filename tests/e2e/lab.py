@@ -559,6 +559,7 @@ def _configuration() -> dict[str, str]:
         "image": images.reference("scripted-upstream"),
         "ratelimit": images.reference("ratelimit"),
         "redis": images.reference("redis"),
+        "waf": images.reference("waf"),
     }
 
 

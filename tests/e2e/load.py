@@ -57,7 +57,8 @@ class Request:
         method: as HTTP names it.
         headers: in place of the usual ones where they have the same name.
         body: text of the body.
-        body_parts: sizes of further parts of the body, which is then sent in chunks.
+        body_parts: sizes of further parts of the body, which is then sent in chunks, unless a
+            header states its length.
         body_pause_ms: pause before each of those.
         messages: sizes of messages on a WebSocket, which the request then opens; each is sent after
             `message_pause_ms`.
@@ -82,6 +83,10 @@ class Request:
     leave_after_ms: float | None = None
     tag: str = ""
     count: int = 1
+
+    @property
+    def states_length(self) -> bool:
+        return any(name.lower() == "content-length" for name in self.headers)
 
     @property
     def is_websocket(self) -> bool:
@@ -388,8 +393,11 @@ class Wire(asyncio.Protocol):
         self._transport.write(head_of(request, host) + request.body.encode())
         for size in request.body_parts:
             await asyncio.sleep(request.body_pause_ms / 1e3)
-            self._transport.write(b"%x\r\n%s\r\n" % (size, bytes(size)))
-        if request.body_parts:
+            part = bytes(size)
+            self._transport.write(
+                part if request.states_length else b"%x\r\n%s\r\n" % (size, part)
+            )
+        if request.body_parts and not request.states_length:
             self._transport.write(b"0\r\n\r\n")
         if request.is_websocket:
             await self._converse(request, exchange)
@@ -416,7 +424,7 @@ def head_of(request: Request, host: str) -> bytes:
         key = base64.b64encode(os.urandom(16)).decode()
         headers |= {"upgrade": "websocket", "connection": "Upgrade"}
         headers |= {"sec-websocket-version": "13", "sec-websocket-key": key}
-    elif request.body_parts:
+    elif request.body_parts and not request.states_length:
         headers["transfer-encoding"] = "chunked"
     elif request.body or request.method in ("POST", "PUT", "PATCH"):
         headers["content-length"] = str(len(request.body.encode()))

@@ -30,11 +30,13 @@ from voicemesh import (
     TtsVoiceServiceArgs,
     VoiceAccess,
     VoiceVariant,
+    WebApplicationFirewall,
 )
 
 TINY = ComputeSize(0.02, 0.05)
 GATEWAY_NAMESPACE = "lab-ingress"
 METERED_NAMESPACE = "lab-metered"
+WALLED_NAMESPACE = "lab-walled"
 DOMAIN = "lab.voicemesh.localhost"
 # For voices that fail more often than any test of ejection wants.
 NEVER = Ejection(consecutive_errors=100_000)
@@ -142,6 +144,7 @@ VOICES = {
     "lasting": ("lab-a", {"variants": [variant("stable", 90), variant("canary", 10)]}),
     "named": ("lab-a", {"variants": [variant()]}),
     "metered": ("lab-b", {"variants": [variant()]}),
+    "walled": ("lab-b", {"variants": [variant()]}),
 }
 
 certificate = Path(config.require("certificate")).read_text()
@@ -183,7 +186,12 @@ metered = public_gateway(
         redis=TINY,
     ),
 )
-GATEWAYS = {"metered": metered}
+# Its policy refuses everything until the mesh knows the firewall, which the tests of it tell it.
+walled = public_gateway(
+    *("walled-gateway", WALLED_NAMESPACE, ["walled"], 31082, 31445),
+    waf=WebApplicationFirewall(config.require("waf"), replicas=1, size=ComputeSize(0.1, 0.25)),
+)
+GATEWAYS = {"metered": metered, "walled": walled}
 kubernetes.apiextensions.CustomResource(
     "lab-access-log",
     api_version="telemetry.istio.io/v1",
@@ -200,7 +208,7 @@ tenants = {
             quota=TenantQuota(3, 8, 60),
             network=TenantNetwork(
                 gateway_namespace=gateway.namespace,
-                caller_namespaces=[METERED_NAMESPACE],
+                caller_namespaces=[METERED_NAMESPACE, WALLED_NAMESPACE],
                 egress=[Egress("10.245.0.1/32", [4567])],
             ),
         ),
