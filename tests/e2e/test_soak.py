@@ -79,7 +79,7 @@ class Record:
     """What was done to the lab, and what came of it."""
 
     kills: list[Kill] = field(default_factory=list)
-    changes: list[str] = field(default_factory=list)
+    changes: list[tuple[float, str]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     entries: dict[str, Entry] = field(default_factory=dict)
 
@@ -106,7 +106,8 @@ def check_every_failure_is_of_a_kill(record: Record) -> None:
             is_doing_of(kill, answer, record.entries.get(answer.path)) for kill in record.kills
         )
     ]
-    told = "\n".join(unmatched[:10])
+    changes = [f"{at:.3f} {change}" for at, change in record.changes]
+    told = "\n".join([*unmatched[:10], "changes:", *changes])
     assert not unmatched, f"{len(unmatched)} failures that no kill explains:\n{told}"
 
 
@@ -211,7 +212,7 @@ class Soak:
         self._note("restarted the gateway")
 
     def _note(self, change: str) -> None:
-        self._record.changes.append(change)
+        self._record.changes.append((time.monotonic(), change))
 
 
 def shifted(routes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -381,8 +382,9 @@ def test_only_kills_cost_requests_and_nothing_is_kept(
     check_every_failure_is_of_a_kill(run_soak(lab, 8, quiet_steps))
     before = held(lab)
     record = run_soak(lab, seconds, all_steps)
-    for kind in dict.fromkeys(change.split()[0] for change in record.changes):
-        note("soak", f"times {kind}", sum(it.startswith(kind) for it in record.changes))
+    changes = [change for _, change in record.changes]
+    for kind in dict.fromkeys(change.split()[0] for change in changes):
+        note("soak", f"times {kind}", sum(change.startswith(kind) for change in changes))
     note("soak", "requests", len(record.answers), f"in {seconds} s")
     note("soak", "requests that failed with a pod that was killed", len(record.failures))
     check_every_failure_is_of_a_kill(record)
