@@ -87,9 +87,10 @@ class TokenFiles:
     issuer: str = ISSUER
 
     def ensure(self) -> None:
-        """Makes a key, and the usual clients, where there are none."""
+        """Makes two keys, and the usual clients, where there are none."""
         if not self._keys_file.exists():
-            self._write_keys([new_key()])
+            # The second is known to all proxies before anything is signed with it.
+            self._write_keys([new_key(), new_key()])
         if not self._clients_file.exists():
             self._write_clients(usual_clients())
 
