@@ -174,7 +174,7 @@ def public_gateway(name, namespace, hosts, http_node_port, https_node_port, **fi
 gateway = public_gateway("lab-gateway", GATEWAY_NAMESPACE, VOICES, 31080, 31443)
 # Besides the quota, all is the same behind it.
 metered = public_gateway(
-    *("metered-gateway", METERED_NAMESPACE, ["metered"], 31082, 31446),
+    *("metered-gateway", METERED_NAMESPACE, ["metered"], 31081, 31446),
     quota=RequestQuota(
         requests=30,
         tenants={"lab-a": 100_000, "lab-b": 100_000, "generous": 45},
