@@ -19,6 +19,8 @@ DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 DESTINATION_RULE = "kubernetes:networking.istio.io/v1:DestinationRule"
 VIRTUAL_SERVICE = "kubernetes:networking.istio.io/v1:VirtualService"
 GATEWAY = "kubernetes:networking.istio.io/v1:Gateway"
+AUTHENTICATION = "kubernetes:security.istio.io/v1:RequestAuthentication"
+AUTHORIZATION = "kubernetes:security.istio.io/v1:AuthorizationPolicy"
 QUOTA = "kubernetes:core/v1:ResourceQuota"
 SERVICE = "kubernetes:core/v1:Service"
 SCALED_OBJECT = "kubernetes:keda.sh/v1alpha1:ScaledObject"
@@ -316,6 +318,71 @@ def clients_keep_their_addresses(recording: Recording) -> Iterator[str]:
         # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/edit-target-group-attributes.html
         if by_address and "preserve_client_ip.enabled=true" not in attributes:
             yield f"{release.name}: the load balancer passes on with its own address"
+
+
+def tokens_are_verified_at_the_gateway_and_again_at_each_voice(
+    recording: Recording,
+) -> Iterator[str]:
+    """By the same issuers, and only the voice takes the token off the request."""
+    rules_at: dict[bool, list[Any]] = {True: [], False: []}
+    for where, labels, is_gateway in _doors(recording):
+        found = _applied(recording, AUTHENTICATION, where, labels)
+        if not found:
+            yield f"{labels} in {where} verify no tokens"
+        for spec in found:
+            for rule in spec["jwtRules"]:
+                if rule.get("forwardOriginalToken", False) is not is_gateway:
+                    yield f"{labels} in {where} do with tokens what is not theirs to do"
+                if not rule.get("audiences"):
+                    yield f"{labels} in {where} take tokens for other services"
+                said = {key: it for key, it in rule.items() if key != "forwardOriginalToken"}
+                rules_at[is_gateway].append(said)
+    for rule in rules_at[False]:
+        if rule not in rules_at[True]:
+            yield f"the gateway does not know {rule['issuer']} as the voices do"
+
+
+def nobody_comes_in_without_a_token_or_a_name(recording: Recording) -> Iterator[str]:
+    """The gateway refuses who has no token; a voice lets in whom it names, and for what."""
+    for where, labels, is_gateway in _doors(recording):
+        policies = _applied(recording, AUTHORIZATION, where, labels)
+        wanted = "DENY" if is_gateway else "ALLOW"
+        if wanted not in {policy["action"] for policy in policies}:
+            yield f"{labels} in {where} have no policy that says {wanted}"
+        for policy in policies:
+            for rule in policy.get("rules", []):
+                if policy["action"] == "ALLOW" and not rule.get("from"):
+                    yield f"{labels} in {where} let in anybody"
+
+
+def _doors(recording: Recording) -> Iterator[tuple[str, dict[str, str], bool]]:
+    """Pods that requests from outside come to: their namespace, their labels, and whether they are
+    a gateway's."""
+    for gateway in recording.of_type(GATEWAY):
+        yield gateway.inputs["metadata"]["namespace"], gateway.inputs["spec"]["selector"], True
+    for routes in recording.of_type(VIRTUAL_SERVICE):
+        if routes.inputs["spec"].get("gateways") == ["mesh"]:
+            continue
+        where = routes.inputs["metadata"]["namespace"]
+        hosts = {
+            part["destination"]["host"]
+            for route in routes.inputs["spec"]["http"]
+            for part in route["route"]
+        }
+        for host in sorted(hosts):
+            yield where, {contract.APP_LABEL: host.split(".")[0]}, False
+
+
+def _applied(
+    recording: Recording, type_: str, namespace: str, labels: Mapping[str, str]
+) -> list[Any]:
+    """Specs of policies that apply to the pods with certain labels."""
+    return [
+        found.inputs["spec"]
+        for found in recording.of_type(type_)
+        if found.inputs["metadata"]["namespace"] == namespace
+        and found.inputs["spec"]["selector"]["matchLabels"] == labels
+    ]
 
 
 def no_metrics_in_public(recording: Recording) -> Iterator[str]:

@@ -67,6 +67,8 @@ INVARIANTS: list[Rule] = [
     rules.public_routes_are_bound_to_a_gateway_that_has_their_hosts,
     rules.clients_keep_their_addresses,
     rules.no_metrics_in_public,
+    rules.tokens_are_verified_at_the_gateway_and_again_at_each_voice,
+    rules.nobody_comes_in_without_a_token_or_a_name,
     rules.no_request_is_run_twice,
     rules.pods_meet_the_restricted_standard,
     rules.rollouts_need_no_spare_gpu,

@@ -12,6 +12,8 @@ from infra.local.topology import NODES
 from tests.preview import rules
 from tests.preview.program import record_local, refusal
 from tests.preview.rules import (
+    AUTHENTICATION,
+    AUTHORIZATION,
     DEPLOYMENT,
     DESTINATION_RULE,
     GATEWAY,
@@ -42,6 +44,10 @@ def _container(change: Change) -> Change:
 
 def _routes(change: Change) -> Change:
     return lambda inputs: [change(route) for route in inputs["spec"]["http"]]
+
+
+def _token_rules(change: Change) -> Change:
+    return lambda inputs: [change(rule) for rule in inputs["spec"]["jwtRules"]]
 
 
 # A rule, and one change to the environment that it must catch.
@@ -99,6 +105,38 @@ MUTATIONS: list[tuple[Rule, str, Change]] = [
         lambda inputs: [server.update(hosts=["other/x.y"]) for server in inputs["spec"]["servers"]],
     ),
     (rules.no_metrics_in_public, VIRTUAL_SERVICE, _routes(lambda route: route.pop("match", None))),
+    (
+        rules.tokens_are_verified_at_the_gateway_and_again_at_each_voice,
+        AUTHENTICATION,
+        lambda inputs: inputs["metadata"].update(namespace="elsewhere"),
+    ),
+    (
+        rules.tokens_are_verified_at_the_gateway_and_again_at_each_voice,
+        AUTHENTICATION,
+        _token_rules(lambda rule: rule.update(forwardOriginalToken=True)),
+    ),
+    (
+        rules.tokens_are_verified_at_the_gateway_and_again_at_each_voice,
+        AUTHENTICATION,
+        _token_rules(lambda rule: rule.update(audiences=[])),
+    ),
+    (
+        rules.tokens_are_verified_at_the_gateway_and_again_at_each_voice,
+        AUTHENTICATION,
+        lambda inputs: _token_rules(
+            lambda rule: rule.update(jwksUri=f"http://{inputs['metadata']['namespace']}/keys")
+        )(inputs),
+    ),
+    (
+        rules.nobody_comes_in_without_a_token_or_a_name,
+        AUTHORIZATION,
+        lambda inputs: inputs["spec"].update(action="AUDIT"),
+    ),
+    (
+        rules.nobody_comes_in_without_a_token_or_a_name,
+        AUTHORIZATION,
+        lambda inputs: [rule.pop("from", None) for rule in inputs["spec"].get("rules", [])],
+    ),
     (rules.no_request_is_run_twice, VIRTUAL_SERVICE, _routes(lambda route: route.pop("retries"))),
     (
         rules.no_request_is_run_twice,
