@@ -216,6 +216,18 @@ tenants = {
     )
     for name in ("lab-a", "lab-b")
 }
+# Its sidecars get new certificates twice a minute.
+short_lived = kubernetes.apiextensions.CustomResource(
+    "lasting-certificates",
+    api_version="networking.istio.io/v1beta1",
+    kind="ProxyConfig",
+    metadata={"name": "lasting", "namespace": tenants["lab-a"].namespace},
+    spec={
+        "selector": {"matchLabels": {"app": "lasting"}},
+        "environmentVariables": {"SECRET_TTL": "60s"},
+    },
+    opts=cluster,
+)
 for name, (tenant, fields) in VOICES.items():
     wanted = {
         "node_type": None,
@@ -231,6 +243,8 @@ for name, (tenant, fields) in VOICES.items():
     TtsVoiceService(
         f"{tenant}-{name}",
         TtsVoiceServiceArgs(namespace=tenants[tenant].namespace, service_name=name, **wanted),
-        cluster,
+        pulumi.ResourceOptions.merge(
+            cluster, pulumi.ResourceOptions(depends_on=[short_lived] if name == "lasting" else [])
+        ),
     )
 pulumi.export("voices", {name: tenant for name, (tenant, _) in VOICES.items()})
