@@ -44,6 +44,7 @@ from voicemesh.contract import (
     TENANT_HEADER,
     TIER_HEADER,
 )
+from voicemesh.service.workload import SERVER_CONTAINER
 
 VOICE = "named"
 ACCOUNT = "caller"
@@ -212,7 +213,7 @@ def _logged(environment: Environment, answer: Answer) -> dict[str, str]:
     def line() -> str:
         for pod in environment.speech_pods():
             log = environment.core.read_namespaced_pod_log(
-                pod.metadata.name, main_stack.NAMESPACE, container="server", tail_lines=200
+                pod.metadata.name, main_stack.NAMESPACE, container=SERVER_CONTAINER, tail_lines=200
             )
             for text in log.splitlines():
                 if f"request={request_id} " in text:

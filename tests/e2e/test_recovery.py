@@ -15,6 +15,7 @@ from kubernetes.stream import stream
 
 from infra.local import processes, stack
 from infra.local.speak import sentences, speak
+from infra.local.up import ISSUER_DAEMON
 from tests.e2e.environment import NAMESPACE, Environment, eventually, local
 from voicemesh.contract import (
     HTTP_PORT,
@@ -129,7 +130,9 @@ def _kill_server_of(pod: Any) -> None:
     pytest.fail(f"no speech server runs in the pod {pod.metadata.name}")
 
 
-@pytest.mark.parametrize("daemon", ["kube-apiserver", "online-containerd", "online-kubelet"])
+@pytest.mark.parametrize(
+    "daemon", ["kube-apiserver", "online-containerd", "online-kubelet", ISSUER_DAEMON]
+)
 def test_up_recovers_from_a_killed(environment: Environment, tmp_path: Path, daemon: str) -> None:
     process = processes.running(daemon)
     assert process, f"{daemon} is not among {processes.recorded_daemons()}"
