@@ -14,14 +14,14 @@ import pytest
 from infra.local.topology import HUB_ADDRESS
 from tests.e2e import figures
 from tests.e2e.environment import eventually
-from tests.e2e.lab import Caller, Lab, Proxy
+from tests.e2e.lab import Caller, Lab, Proxy, asking
 from tests.e2e.routes import Route, rerouted
 from tests.e2e.scripted_upstream.server import Script
 from voicemesh.contract import APP_LABEL, HTTP_PORT, VARIANT_LABEL, VOICE_ID_HEADER
 from voicemesh.service.workload import PORT_NAME
 
 VOICE: Final = "familiar"
-REQUESTS: Final = 30
+REQUESTS: Final = 20
 
 BEFORE_THE_FIRST_BYTE: Final = {
     "an error": Script(status=500),
@@ -46,11 +46,12 @@ def check_seen_once(
     """The voice sees each request once, however it fails."""
     servers = lab.upstreams(VOICE).values()
     probes = {fault: uuid.uuid4().hex for fault in faults}
+    token = lab.token()
     requests = [
-        lab.asking(script, probe=probes[fault], tag=fault, headers=headers, count=REQUESTS)
+        asking(script, token=token, probe=probes[fault], tag=fault, headers=headers, count=REQUESTS)
         for fault, script in faults.items()
     ]
-    for answer in caller.load(*requests, concurrency=4):
+    for answer in caller.load(*requests, concurrency=REQUESTS):
         assert not answer.is_good, f"{answer.tag} was answered {answer.status}"
     for fault, probe in probes.items():
         seen = sum(server.counts()["by_probe"].get(probe, 0) for server in servers)
@@ -104,8 +105,9 @@ class Unreachable:
 @pytest.fixture
 def unreachable(lab: Lab) -> Iterator[Unreachable]:
     (gateway,) = lab.gateways().values()
+    member = f"{VOICE}.{lab.voices[VOICE]}.svc.cluster.local::{HUB_ADDRESS}:{HTTP_PORT}::"
     with _member(lab, HUB_ADDRESS):
-        eventually(lambda: f'"{HUB_ADDRESS}"' in gateway.config(), what="the gateway knows it")
+        eventually(lambda: member in gateway.ask_admin("/clusters"), what="the gateway knows it")
         yield Unreachable(gateway)
 
 
@@ -114,12 +116,12 @@ def check_connections(lab: Lab, unreachable: Unreachable) -> None:
     servers = lab.upstreams(VOICE).values()
     probe, tried = uuid.uuid4().hex, unreachable.tried()
     token = lab.token()
-    unnamed = [lab.asking(token=token, probe=probe, count=200)]
+    unnamed = [asking(token=token, probe=probe, count=200)]
     named = [
-        lab.asking(token=token, probe=probe, headers={VOICE_ID_HEADER: f"voice-{n}"})
+        asking(token=token, probe=probe, headers={VOICE_ID_HEADER: f"voice-{n}"})
         for n in range(200)
     ]
-    answers = lab.load(*unnamed, *named, voice=VOICE, concurrency=4)
+    answers = lab.load(*unnamed, *named, voice=VOICE, concurrency=8)
     failed = [answer for answer in answers if not answer.is_good]
     assert not failed, f"connections: {len(failed)} requests failed, as {failed[0]}"
     assert sum(server.counts()["by_probe"].get(probe, 0) for server in servers) == len(answers)
