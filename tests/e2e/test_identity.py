@@ -12,6 +12,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from infra.local import tokens
+from infra.local.topology import HUB_ADDRESS, ISSUER_PORT
 from tests.e2e import auth_matrix
 from tests.e2e.auth_matrix import ADDRESSES, REACHED, SPELLINGS, Token, expected
 from tests.e2e.environment import eventually
@@ -20,7 +21,6 @@ from tests.e2e.load import Answer, Request
 from tests.e2e.scripted_upstream.server import POD_HEADER
 from voicemesh.contract import (
     ADMIN_SCOPE,
-    BASIC_SCOPE,
     HEALTH_PATH,
     PAGE_PATH,
     PREMIUM_SCOPE,
@@ -36,7 +36,13 @@ VOICE: Final = "guarded"
 EXCLUSIVE: Final = "exclusive"
 ORIGIN: Final = "https://studio.example.com"
 STRANGER: Final = "stranger"
-ISSUER_ENTRY: Final = ("ServiceEntry", "istio-system", "issuer-10-245-0-1.issuers.internal")
+FAILING_ISSUER: Final = ("ServiceEntry", GATEWAY_NAMESPACE, "failing-issuer")
+FAILING_HOST: Final = "failing.issuers.internal"
+DEAD_PORT: Final = 4999
+KEYS_AGE_SECONDS: Final = 10
+OUTAGE_SECONDS: Final = 25
+"""Longer than the keys may be old."""
+
 GATEWAY_POLICY: Final = ("AuthorizationPolicy", GATEWAY_NAMESPACE, f"{GATEWAY}-token")
 GATEWAY_FILTER: Final = ("EnvoyFilter", GATEWAY_NAMESPACE, f"{GATEWAY}-identity")
 VOICE_POLICY: Final = ("AuthorizationPolicy", TENANT, VOICE)
@@ -158,7 +164,9 @@ def test_control_without_the_gateways_policy_the_table_does_not_hold(lab: Lab) -
     request = asking(path="/nothing")
     with (
         taking_effect(lab.without(*GATEWAY_POLICY), lab.public(VOICE), request),
-        pytest.raises(AssertionError, match="no token: POST /nothing was answered 404, not 401"),
+        pytest.raises(
+            AssertionError, match="no token: POST /v1/audio/speech was answered 403, not 401"
+        ),
     ):
         check_matrix(lab)
 
@@ -168,7 +176,9 @@ def test_control_without_scopes_in_the_voices_policy_the_table_does_not_hold(lab
     change = mutated(lab, *VOICE_POLICY, without_scopes)
     with (
         taking_effect(change, lab.public(VOICE), request),
-        pytest.raises(AssertionError, match=f"{BASIC_SCOPE}: GET {VOICES_PATH} was answered 200"),
+        pytest.raises(
+            AssertionError, match=f"no scope: POST {SPEECH_PATH} was answered 200, not 403"
+        ),
     ):
         check_matrix(lab)
 
@@ -363,3 +373,86 @@ def test_control_without_its_policy_for_origins_pages_of_others_cannot_call(lab:
         with pytest.raises(AssertionError):
             check_other_origins(lab)
     eventually(lambda: gone in lab.request(request, VOICE).headers, 30, "with it again")
+
+
+def failing_issuer(port: int) -> dict[str, Any]:
+    """The issuer under another name; where the port is not its own, it does not answer."""
+    http = {"number": ISSUER_PORT, "name": "http", "protocol": "HTTP", "targetPort": port}
+    return {
+        "hosts": [FAILING_HOST],
+        "addresses": [HUB_ADDRESS],
+        "location": "MESH_EXTERNAL",
+        "resolution": "STATIC",
+        "endpoints": [{"address": HUB_ADDRESS}],
+        "ports": [http],
+    }
+
+
+def fetching_from_it(further: Mutation) -> Mutation:
+    """Keys come from the issuer that fails, and are fetched often."""
+
+    def mutate(spec: dict[str, Any]) -> None:
+        for provider in providers(spec):
+            keys = provider["remote_jwks"]
+            keys["http_uri"]["cluster"] = f"outbound|{ISSUER_PORT}||{FAILING_HOST}"
+            keys["cache_duration"] = f"{KEYS_AGE_SECONDS}s"
+            further(keys)
+
+    return mutate
+
+
+@contextmanager
+def issuer_that_fails(lab: Lab, further: Mutation = lambda keys: None) -> Iterator[None]:
+    """Gateway and voice have keys of an issuer that answers, and then does not any more."""
+    with ExitStack() as changes:
+        changes.enter_context(lab.object(*FAILING_ISSUER, failing_issuer(ISSUER_PORT)))
+        for kind in (GATEWAY_FILTER, VOICE_FILTER):
+            changes.enter_context(mutated(lab, *kind, fetching_from_it(further)))
+        proxies = [*lab.gateways().values(), *lab.sidecars(VOICE).values()]
+        wanted = f'"cache_duration": "{KEYS_AGE_SECONDS}s"'
+        for proxy in proxies:
+            eventually(lambda proxy=proxy: wanted in proxy.config(), 30, "keys of that issuer")
+        eventually(lambda: speaks(lab) == REACHED, 30, "keys of that issuer")
+        lab.patch(*FAILING_ISSUER, failing_issuer(DEAD_PORT))
+        yield
+    eventually(lambda: speaks(lab) == REACHED, 30, "keys of the issuer again")
+
+
+def speaks(lab: Lab) -> int | str:
+    """What comes of a usual request."""
+    return ask(lab.public(VOICE), SPEECH_PATH, lab.token())
+
+
+def check_outage(lab: Lab) -> None:
+    """Tokens count while their issuer is out, for longer than keys may be old."""
+    end = time.monotonic() + OUTAGE_SECONDS
+    while time.monotonic() < end:
+        seen = speaks(lab)
+        assert seen == REACHED, f"{seen} during the outage"
+        time.sleep(0.5)
+
+
+def test_tokens_count_while_their_issuer_is_out(lab: Lab) -> None:
+    def patient(spec: dict[str, Any]) -> None:
+        for provider in providers(spec):
+            provider["remote_jwks"]["http_uri"]["timeout"] = "4s"
+
+    with issuer_that_fails(lab):
+        check_outage(lab)
+        with mutated(lab, *GATEWAY_FILTER, patient):
+            eventually(lambda: speaks(lab) == 503, 30, "a proxy that begins has no keys")
+            answer = lab.request(lab.asking(), VOICE)
+            assert answer.json["error"]["code"] == "keys_unavailable", answer
+            assert answer.headers["retry-after"], answer
+            lab.patch(*FAILING_ISSUER, failing_issuer(ISSUER_PORT))
+            eventually(lambda: speaks(lab) == REACHED, 30, "keys once the issuer answers")
+
+
+def test_control_as_istiod_writes_it_tokens_do_not_count_while_their_issuer_is_out(
+    lab: Lab,
+) -> None:
+    with (
+        issuer_that_fails(lab, lambda keys: keys.pop("async_fetch")),
+        pytest.raises(AssertionError, match="503 during the outage"),
+    ):
+        check_outage(lab)
