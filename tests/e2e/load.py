@@ -394,9 +394,7 @@ class Wire(asyncio.Protocol):
         for size in request.body_parts:
             await asyncio.sleep(request.body_pause_ms / 1e3)
             part = bytes(size)
-            self._transport.write(
-                part if request.states_length else b"%x\r\n%s\r\n" % (size, part)
-            )
+            self._transport.write(part if request.states_length else b"%x\r\n%s\r\n" % (size, part))
         if request.body_parts and not request.states_length:
             self._transport.write(b"0\r\n\r\n")
         if request.is_websocket:
