@@ -145,8 +145,8 @@ def declare_waf(
         AuthorizationPolicy(urn, metadata, caller, opts),
         NetworkPolicy(urn, metadata=metadata, spec=reachable, opts=opts),
         PodDisruptionBudget(urn, metadata=metadata, spec=disruption_budget(), opts=opts),
-        Service(urn, metadata=metadata, spec=service_spec(), opts=opts),
     ]
+    service = Service(urn, metadata=metadata, spec=service_spec(), opts=opts)
     deployment = Deployment(
         urn,
         metadata=metadata,
@@ -157,7 +157,7 @@ def declare_waf(
         f"{urn}-check",
         ObjectMetaArgs(name=f"{urn}-check", namespace=metadata.namespace),
         check_policy(name, namespace_name),
-        child_options(parent, pulumi.ResourceOptions(depends_on=[deployment])),
+        child_options(parent, pulumi.ResourceOptions(depends_on=[service, deployment])),
     )
 
 
