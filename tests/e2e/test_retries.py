@@ -80,6 +80,13 @@ def test_a_caller_cannot_ask_proxies_to_try_again(lab: Lab, place: str) -> None:
     check_seen_once(lab, caller, BEFORE_THE_FIRST_BYTE, trusted)
 
 
+@pytest.mark.parametrize("place", ["public", "inside"])
+def test_a_caller_cannot_ask_proxies_to_give_up(lab: Lab, place: str) -> None:
+    impatient = {"x-envoy-upstream-rq-timeout-ms": "100"}
+    request = lab.asking(Script(head_ms=500), headers=impatient)
+    assert getattr(lab, place)(VOICE).request(request).status == 200
+
+
 def test_proxies_would_follow_the_wishes_of_a_caller_if_the_gateway_took_them(lab: Lab) -> None:
     def wishing(routes: list[Route]) -> list[Route]:
         for route in routes:

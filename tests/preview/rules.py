@@ -270,7 +270,7 @@ def every_route_leads_to_a_subset(recording: Recording) -> Iterator[str]:
         for route in routes.inputs["spec"]["http"]:
             if sum(part["weight"] for part in route["route"]) != 100:
                 yield f"{routes.name} does not share 100 %"
-            for part in route["route"]:
+            for part in [*route["route"], *route.get("mirrors", [])]:
                 destination = part["destination"]
                 if (destination["host"], destination["subset"]) not in known:
                     yield f"{routes.name} leads to {destination}"

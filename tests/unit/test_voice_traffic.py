@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluators.routes import Asked, answering, copying
-from voicemesh import Mirroring, TtsVoiceServiceArgs, VoiceVariant
+from voicemesh import Mirroring, TokenIssuer, TtsVoiceServiceArgs, VoiceVariant
 from voicemesh.istio.specs import VirtualServiceSpec
 from voicemesh.service.resilience import destination_rule, pool
 from voicemesh.service.traffic import mesh_routes, public_routes
@@ -23,6 +23,10 @@ ARGS = TtsVoiceServiceArgs(
     [STABLE, CANARY, VIP, DARK],
     hosts=["tts.example.com"],
     gateway_ref="istio-ingress/public",
+    gateway_principal="cluster.local/ns/istio-ingress/sa/public",
+    issuers=[
+        TokenIssuer("https://login.example.com", "https://login.example.com/keys", ["voicemesh"])
+    ],
     vip_variant="vip",
     experiments=["canary"],
 )
