@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.local import cgroups, network
+from infra.local import cgroups, limits, network
 from infra.local.commands import run_command
 from infra.local.errors import LocalEnvironmentError
 from infra.local.mounts import mount_points
@@ -38,6 +38,7 @@ def clear() -> None:
         _unmount()
         network.delete_network()
         cgroups.remove_groups()
+        limits.restore_inotify_instances()
         _delete_files()
         left = leftovers()
         if not left:

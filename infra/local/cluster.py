@@ -12,6 +12,7 @@ from infra.local import (
     addons,
     control_plane,
     image_store,
+    limits,
     network,
     node,
     ownership,
@@ -49,6 +50,7 @@ def ensure_cluster(archives: Mapping[str, Path], progress: Progress = silent) ->
     """
     LOGS.mkdir(parents=True, exist_ok=True)
     STATE.chmod(0o700)
+    limits.raise_inotify_instances()
     progress("network")
     network.ensure_network()
     ensure_namespaces_folder()
