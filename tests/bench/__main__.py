@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import environment, imports, registrations, scale
+from tests.bench import environment, imports, mesh, registrations, scale
 
 Figures = Callable[[], Iterator[tuple[str, str]]]
 
@@ -19,6 +19,11 @@ PARTS: dict[str, tuple[Figures, str]] = {
         "the embedded environment comes up and speaks; needs root, ends with it down",
     ),
     "imports": (imports.figures, "importing voicemesh, against the SDKs that it uses"),
+    "mesh": (
+        mesh.figures,
+        "what gateways and sidecars add to the first byte, by a lab on the embedded environment; "
+        "needs root, leaves down what was down",
+    ),
     "registrations": (registrations.figures, "1, 10 and 50 voices of 20 tenants in one program"),
     "scale": (
         scale.figures,
@@ -26,7 +31,7 @@ PARTS: dict[str, tuple[Figures, str]] = {
         "needs root, ends with the environment down",
     ),
 }
-DEFAULT = ("environment", "imports", "registrations")
+DEFAULT = ("environment", "mesh", "imports", "registrations")
 
 
 def main() -> None:

@@ -44,7 +44,8 @@ def note(area: str, name: str, value: float | str, unit: str = "", report: Path 
     """Puts a figure into the report and the summary."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     figure = Figure(area, name, round(value, 4) if isinstance(value, float) else value, unit, now)
-    _noted.append(figure)
+    if report == REPORT:
+        _noted.append(figure)
     report.parent.mkdir(parents=True, exist_ok=True)
     with (report.parent / f".{report.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -56,6 +56,8 @@ TENANT: Final = "lab-a"
 OTHER_TENANT: Final = "lab-b"
 HTTPS_NODE_PORT: Final = 31443
 HTTP_NODE_PORT: Final = 31080
+OTHER_GATEWAYS: Final[Mapping[str, int]] = {"metered": 31446, "walled": 31445}
+"""Ports of the gateways that some voices have to themselves, by the name of the voice."""
 CLIENT_ADDRESS: Final = "10.245.0.200"
 
 _CLIENT_NAMESPACE: Final = f"{HUB}-client"
@@ -301,7 +303,8 @@ class Lab:
     def public(self, voice: str = "plain", **fields: Any) -> Caller:
         """A client outside the cluster that calls a voice through the gateway."""
         host = f"{voice}.{DOMAIN}"
-        target = Target(SYSTEM.address, HTTPS_NODE_PORT, host, str(GATEWAY_AUTHORITY))
+        port = OTHER_GATEWAYS.get(voice, HTTPS_NODE_PORT)
+        target = Target(SYSTEM.address, port, host, str(GATEWAY_AUTHORITY))
         return Caller(network.NAMESPACES / _CLIENT_NAMESPACE, dataclasses.replace(target, **fields))
 
     def outside(self, address: str, port: int, host: str = "") -> Caller:
