@@ -153,6 +153,7 @@ key = pulumi.Output.secret(Path(config.require("key")).read_text())
 
 def public_gateway(name, namespace, hosts, http_node_port, https_node_port, **fields):
     """A gateway for voices with these names."""
+    wanted = {"size": ComputeSize(0.05, 0.0625), **fields}
     args = PublicGatewayArgs(
         hosts=[
             GatewayHost(f"{host}.{DOMAIN}", certificate=certificate, private_key=key)
@@ -165,8 +166,7 @@ def public_gateway(name, namespace, hosts, http_node_port, https_node_port, **fi
         http_node_port=http_node_port,
         https_node_port=https_node_port,
         replicas=1,
-        size=ComputeSize(0.05, 0.0625),
-        **fields,
+        **wanted,
     )
     return PublicGateway(name, args, cluster)
 
@@ -189,7 +189,8 @@ metered = public_gateway(
 # Its policy refuses everything until the mesh knows the firewall, which the tests of it tell it.
 walled = public_gateway(
     *("walled-gateway", WALLED_NAMESPACE, ["walled"], 31082, 31445),
-    waf=WebApplicationFirewall(config.require("waf"), replicas=1, size=ComputeSize(0.1, 0.25)),
+    size=ComputeSize(0.01, 0.0625),
+    waf=WebApplicationFirewall(config.require("waf"), replicas=1, size=ComputeSize(0.01, 0.25)),
 )
 GATEWAYS = {"metered": metered, "walled": walled}
 kubernetes.apiextensions.CustomResource(
