@@ -33,7 +33,7 @@ from voicemesh import (
     WebApplicationFirewall,
 )
 
-TINY = ComputeSize(0.02, 0.05)
+TINY = ComputeSize(0.005, 0.05)
 GATEWAY_NAMESPACE = "lab-ingress"
 METERED_NAMESPACE = "lab-metered"
 WALLED_NAMESPACE = "lab-walled"
