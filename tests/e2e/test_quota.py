@@ -58,6 +58,8 @@ def check_budget(metered: Metered, tenant: str | None = None, budget: int = BUDG
     asked = [now - before for before, now in zip(asked, metered.questions(), strict=True)]
     seen = statuses(answers)
     figures.note("quota", f"served of a budget of {budget}, gateways: {len(asked)}", seen[200])
+    uncounted = [answer for answer in answers if "x-ratelimit-limit" not in answer.headers]
+    assert len(uncounted) in (0, len(answers)), f"not counted: {uncounted}"
     assert seen == {200: budget, 429: 3 * budget}, f"a budget of {budget} gives {seen}"
     assert metered.upstream().counts()["by_probe"][probe] == budget
     assert sum(asked) == len(answers)

@@ -175,6 +175,7 @@ gateway = public_gateway("lab-gateway", GATEWAY_NAMESPACE, VOICES, 31080, 31443)
 # Besides the quota, all is the same behind it.
 metered = public_gateway(
     *("metered-gateway", METERED_NAMESPACE, ["metered"], 31081, 31446),
+    size=ComputeSize(0.01, 0.0625),
     quota=RequestQuota(
         requests=30,
         tenants={"lab-a": 100_000, "lab-b": 100_000, "generous": 45},
