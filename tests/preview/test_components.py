@@ -31,6 +31,7 @@ from voicemesh import (
     PublicGatewayArgs,
     ServiceType,
     TenantNamespace,
+    TokenIssuer,
     TtsVoiceService,
     TtsVoiceServiceArgs,
     VoiceStorage,
@@ -44,12 +45,14 @@ RELEASE = "kubernetes:helm.sh/v3:Release"
 PEM = "-----BEGIN SOMETHING-----"
 STABLE = VoiceVariant("stable", "1.0", "speech:1", weight=90, replicas=2)
 EXPERIMENTAL = VoiceVariant("experimental", "2.0-beta", "speech:2", weight=10)
+LOGIN = TokenIssuer("https://login.example.com", "https://login.example.com/keys", ["voicemesh"])
 VOICE = TtsVoiceServiceArgs(namespace="tts", variants=[STABLE, EXPERIMENTAL])
 GATEWAY_ARGS = PublicGatewayArgs(
     hosts=[
         GatewayHost("a.example.com", certificate=PEM, private_key=PEM, namespace="tts"),
         GatewayHost("b.example.com", secret_name="kept-by-cert-manager"),
-    ]
+    ],
+    issuers=[LOGIN],
 )
 
 
@@ -250,7 +253,12 @@ class TestVoice:
         assert selectors[0] == selectors[1]
 
     def test_weights_take_effect_after_every_variant_is_ready(self) -> None:
-        recording = voice(hosts=["a.example.com"], gateway_ref="istio-ingress/public")
+        recording = voice(
+            hosts=["a.example.com"],
+            gateway_ref="istio-ingress/public",
+            gateway_principal="cluster.local/ns/istio-ingress/sa/public",
+            issuers=[LOGIN],
+        )
         for routes in recording.of_type(VIRTUAL_SERVICE):
             waits_for(
                 recording,

@@ -8,8 +8,17 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pytest
 
-from voicemesh import GatewayHost, PublicGateway, PublicGatewayArgs, RequestQuota, WhenUnavailable
+from voicemesh import (
+    GatewayHost,
+    PublicGateway,
+    PublicGatewayArgs,
+    RequestQuota,
+    TokenIssuer,
+    WhenUnavailable,
+)
 from voicemesh.testing import Recording, record
+
+LOGIN = TokenIssuer("https://login.example.com", "https://login.example.com/keys", ["voicemesh"])
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 ENVOY_FILTER = "kubernetes:networking.istio.io/v1alpha3:EnvoyFilter"
@@ -22,7 +31,7 @@ BUDGET = "kubernetes:policy/v1:PodDisruptionBudget"
 
 def recorded(quota: RequestQuota | None, **arguments: Any) -> Recording:
     hosts = [GatewayHost("a.example.com", secret_name="kept-elsewhere")]
-    args = PublicGatewayArgs(hosts=hosts, quota=quota, **arguments)
+    args = PublicGatewayArgs(hosts=hosts, issuers=[LOGIN], quota=quota, **arguments)
 
     def program() -> None:
         cluster = kubernetes.Provider("cluster", kubeconfig="{}")

@@ -20,6 +20,7 @@ from voicemesh import (
     ObjectStorage,
     OutputStorage,
     Scaler,
+    TokenIssuer,
     TtsVoiceService,
     TtsVoiceServiceArgs,
     VoiceVariant,
@@ -44,11 +45,14 @@ STABLE = VoiceVariant(
 )
 CANARY = VoiceVariant("canary", "2.0", "speech:2", weight=10)
 VIP = VoiceVariant("vip", "1.0", "speech:1", weight=0, replicas=3, node_selector={"pool": "vip"})
+LOGIN = TokenIssuer("https://login.example.com", "https://login.example.com/keys", ["voicemesh"])
 VOICE = TtsVoiceServiceArgs(
     namespace="tts",
     variants=[STABLE, CANARY, VIP],
     hosts=["tts.example.com"],
     gateway_ref="istio-ingress/public",
+    gateway_principal="cluster.local/ns/istio-ingress/sa/public",
+    issuers=[LOGIN],
     vip_variant="vip",
     object_storage=ObjectStorage("eu-central-1"),
 )
@@ -659,6 +663,8 @@ SMALL = TtsVoiceServiceArgs(
     ],
     hosts=["a.example.com"],
     gateway_ref="istio-ingress/public",
+    gateway_principal="cluster.local/ns/istio-ingress/sa/public",
+    issuers=[LOGIN],
 )
 
 

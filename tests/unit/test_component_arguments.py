@@ -20,6 +20,7 @@ from voicemesh import (
     Ejection,
     GatewayHost,
     IstioMeshArgs,
+    Mirroring,
     ModelWeights,
     ObjectStorage,
     OutputStorage,
@@ -27,7 +28,9 @@ from voicemesh import (
     ServiceType,
     TenantNamespaceArgs,
     TenantQuota,
+    TokenIssuer,
     TtsVoiceServiceArgs,
+    VoiceAccess,
     VoiceStorageArgs,
     VoiceVariant,
     package,
@@ -35,6 +38,7 @@ from voicemesh import (
 from voicemesh.testing import record
 
 PEM = "-----BEGIN SOMETHING-----"
+LOGIN = TokenIssuer("https://login.example.com", "https://login.example.com/keys", ["voicemesh"])
 HOST = GatewayHost("tts.example.com", certificate=PEM, private_key=PEM)
 STABLE = VoiceVariant("stable", "1.0", "speech:1", weight=90, replicas=2)
 WEIGHTS = ModelWeights("s3://voices/models/choir/1.0/", "0" * 64, size_gib=24)
@@ -42,7 +46,7 @@ EXPERIMENTAL = VoiceVariant("experimental", "2.0-beta", "speech:2", weight=10)
 
 VALID: dict[type, Any] = {
     IstioMeshArgs: IstioMeshArgs(),
-    PublicGatewayArgs: PublicGatewayArgs(hosts=[HOST]),
+    PublicGatewayArgs: PublicGatewayArgs(hosts=[HOST], issuers=[LOGIN]),
     TenantNamespaceArgs: TenantNamespaceArgs("tts", TenantQuota(4, 8, 20, {"nvidia.com/gpu": 4})),
     VoiceStorageArgs: VoiceStorageArgs(),
     TtsVoiceServiceArgs: TtsVoiceServiceArgs(
@@ -50,6 +54,8 @@ VALID: dict[type, Any] = {
         variants=[STABLE, EXPERIMENTAL],
         hosts=["tts.example.com"],
         gateway_ref="istio-ingress/public",
+        gateway_principal="cluster.local/ns/istio-ingress/sa/public",
+        issuers=[LOGIN],
     ),
 }
 
@@ -272,6 +278,26 @@ REFUSALS = [
     ),
     (
         TtsVoiceServiceArgs,
+        {"experiments": ["stable", "gold"]},
+        "experiments[1] is 'gold'; allowed: one of stable, experimental",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"experiments": ["stable", "stable"]},
+        "experiments is 'stable'; allowed: each variant once",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"mirroring": Mirroring("experimental", 5)},
+        "mirroring.variant is 'experimental'; allowed: a variant of weight 0: there is none",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"mirroring": Mirroring("experimental", 0)},
+        "mirroring.percent is 0; allowed: a number above 0, and up to 100",
+    ),
+    (
+        TtsVoiceServiceArgs,
         {"node_type": "offline-inference"},
         "node_type is 'offline-inference'; allowed: a type whose nodes voices may run on",
     ),
@@ -285,6 +311,62 @@ REFUSALS = [
         TtsVoiceServiceArgs,
         {"gateway_ref": None},
         "gateway_ref is None; allowed: a gateway, since hosts are given",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"gateway_principal": None},
+        "gateway_principal is None; allowed: the gateway's identity, since hosts are given",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"issuers": []},
+        "issuers is []; allowed: at least one issuer of tokens, since hosts are given",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"allowed_origins": ["https://studio.example.com/"]},
+        "allowed_origins[0] is 'https://studio.example.com/'; allowed: an origin as in",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"access": VoiceAccess(callers=["ns/studio/sa/editor"])},
+        "access.callers[0] is 'ns/studio/sa/editor'; allowed: an identity as in",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"access": VoiceAccess(tenants=["acme*"])},
+        "access.tenants[0] is 'acme*'; allowed: a name without blanks and wildcards",
+    ),
+    (
+        TtsVoiceServiceArgs,
+        {"access": VoiceAccess(voices_scopes=["tts.premium tts.admin"])},
+        "access.voices_scopes[0] is 'tts.premium tts.admin'; allowed: a name without blanks",
+    ),
+    (PublicGatewayArgs, {"issuers": []}, "issuers is []; allowed: at least one issuer of tokens"),
+    (
+        PublicGatewayArgs,
+        {"issuers": [LOGIN, LOGIN]},
+        "issuers is 'https://login.example.com'; allowed: each issuer once",
+    ),
+    (
+        PublicGatewayArgs,
+        {"issuers": [LOGIN, replace(LOGIN, issuer="b", jwks_uri="http://login.example.com/keys")]},
+        "issuers is 'login.example.com'; allowed: each host of keys by one scheme and port once",
+    ),
+    (
+        PublicGatewayArgs,
+        {"issuers": [replace(LOGIN, audiences=[])]},
+        "issuers[0].audiences is []; allowed: at least one audience",
+    ),
+    (
+        PublicGatewayArgs,
+        {"issuers": [replace(LOGIN, issuer=" ")]},
+        "issuers[0].issuer is ' '; allowed: the claim `iss` of its tokens",
+    ),
+    (
+        IstioMeshArgs,
+        {"issuers": [replace(LOGIN, jwks_uri="login.example.com/keys")]},
+        "issuers[0].jwks_uri is 'login.example.com/keys'; allowed: a URL as in",
     ),
     (TtsVoiceServiceArgs, {"hosts": ["tts"]}, "hosts[0] is 'tts'; allowed: a host name"),
     (TtsVoiceServiceArgs, {"startup_seconds": True}, "startup_seconds is True"),

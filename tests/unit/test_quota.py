@@ -16,6 +16,7 @@ from voicemesh import (
     PublicGatewayArgs,
     QuotaUnit,
     RequestQuota,
+    TokenIssuer,
     WhenUnavailable,
 )
 from voicemesh.contract import HEALTH_PATH, PAGE_PATH, SPEECH_PATH, TTS_PATH, VOICES_PATH
@@ -23,6 +24,9 @@ from voicemesh.gateway.quota import NO_TENANT, limits, quota_filter
 from voicemesh.gateway.quota_service import may_call, principal, redis_options
 
 HOSTS = [GatewayHost("a.example.com", secret_name="kept-elsewhere")]
+ISSUERS = [
+    TokenIssuer("https://login.example.com", "https://login.example.com/keys", ["voicemesh"])
+]
 
 
 def limit_of(quota: RequestQuota, tenant: str) -> tuple[str, int]:
@@ -133,6 +137,10 @@ def test_one_account_may_call_at_one_port() -> None:
             RequestQuota(1, requests_without_tenant=0),
             "quota.requests_without_tenant is 0; allowed: a whole number ≥ 1",
         ),
+        (
+            RequestQuota(1, timeout_seconds=0),
+            "quota.timeout_seconds is 0; allowed: a number ≥ 0.001",
+        ),
         (RequestQuota(1, replicas=0), "quota.replicas is 0; allowed: a whole number ≥ 1"),
         (RequestQuota(1, redis=ComputeSize(0, 1)), "quota.redis.cpu_cores is 0; allowed: "),
         (
@@ -147,4 +155,4 @@ def test_one_account_may_call_at_one_port() -> None:
 )
 def test_what_cannot_be_counted_is_refused(quota: RequestQuota, message: str) -> None:
     with pytest.raises(ArgumentsError, match=re.escape(f"PublicGateway: {message}")):
-        PublicGatewayArgs(hosts=HOSTS, quota=quota)
+        PublicGatewayArgs(hosts=HOSTS, issuers=ISSUERS, quota=quota)

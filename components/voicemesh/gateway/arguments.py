@@ -34,9 +34,9 @@ class PublicGatewayArgs:
     hosts: Sequence[GatewayHost]
     """Host names that are served, each with its certificate. Any other SNI is refused."""
 
-    issuers: Sequence[TokenIssuer] = ()
-    """Whose tokens the gateway takes. Requests without a token get the page and the health of a
-    voice, and nothing else."""
+    issuers: Sequence[TokenIssuer]
+    """Whose tokens the gateway takes, one issuer at least. Requests without a token get the page of
+    a voice and its health, and nothing else."""
 
     namespace: str = contract.GATEWAY_NAMESPACE
     """Namespace that the component makes for the gateway alone."""
@@ -86,6 +86,8 @@ class PublicGatewayArgs:
         for index, host in enumerate(self.hosts):
             host.check(faults, f"hosts[{index}]")
         faults.unique("hosts", [host.name for host in self.hosts], "host name")
+        allowed = "at least one issuer of tokens"
+        faults.require(len(self.issuers) > 0, "issuers", self.issuers, allowed)
         check_issuers(faults, "issuers", self.issuers)
         faults.dns_label("namespace", self.namespace)
         faults.require(

@@ -35,10 +35,10 @@ def declare_authentication(
     name: str,
     namespace_name: str,
     namespace: pulumi.Input[str],
-    labels: dict[str, Any],
     issuers: Sequence[TokenIssuer],
 ) -> list[pulumi.Resource]:
     """Declares what the gateway's pods ask of a request before they look for its route."""
+    labels = {"istio": name}
 
     def metadata(suffix: str) -> ObjectMetaArgs:
         return ObjectMetaArgs(name=f"{name}{suffix}", namespace=namespace)

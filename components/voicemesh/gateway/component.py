@@ -75,12 +75,10 @@ class PublicGateway(pulumi.ComponentResource):
             for host in args.hosts
             if (made := declare_certificate(self, name, host, in_namespace)) is not None
         ]
-        needed: list[pulumi.Resource] = [release, *certificates]
-        if args.issuers:
-            labels = {"istio": name}
-            needed += declare_authentication(
-                self, name, args.namespace, in_namespace, labels, args.issuers
-            )
+        authentication = declare_authentication(
+            self, name, args.namespace, in_namespace, args.issuers
+        )
+        needed: list[pulumi.Resource] = [release, *certificates, *authentication]
         restarts = restart_annotations(args.mesh_revision)
         if args.waf is not None:
             waf = declare_waf(self, name, namespace, args.namespace, args.waf, restarts)

@@ -28,10 +28,6 @@ DOMAIN: Final = "voicemesh"
 NO_TENANT: Final = "(none)"
 """Stands for the tenant of a token without the claim. No tenant can be named so."""
 
-TIMEOUT_SECONDS: Final = 0.5
-"""The answer takes a millisecond; after so long without any, nobody can count the request. Where a
-pod is gone, the proxies know at once: only a node or network that fails makes requests wait."""
-
 _KIND: Final = "kind"
 _REQUEST: Final = "request"
 _TENANT: Final = "tenant"
@@ -94,6 +90,11 @@ class RequestQuota:
     tenants from each other's share; what protects the voices from overload are limits of their own,
     which hold on. `DENY` where a quota is a promise to somebody, a budget for instance."""
 
+    timeout_seconds: float = 0.5
+    """A request that has waited this long for its answer counts as one that nobody can count. The
+    answer takes a millisecond or two. Where a pod is gone, proxies know at once: only a node or
+    network that fails without a word makes requests wait so long."""
+
     ratelimit_image: str = "docker.io/envoyproxy/ratelimit:3fb70258"
     """Image of envoyproxy/ratelimit, which releases commits only."""
 
@@ -122,6 +123,7 @@ class RequestQuota:
             value = getattr(self, name)
             choices = ", ".join(f"{kind.__name__}.{choice.name}" for choice in kind)
             faults.require(isinstance(value, kind), f"{path}.{name}", value, choices)
+        faults.at_least(0.001, f"{path}.timeout_seconds", self.timeout_seconds)
         faults.whole_number(1, f"{path}.replicas", self.replicas)
         self.ratelimit.check(faults, f"{path}.ratelimit")
         self.redis.check(faults, f"{path}.redis")
@@ -179,7 +181,7 @@ def _ask(namespace: str, quota: RequestQuota) -> dict[str, Any]:
     return {
         "@type": _FILTER_TYPE,
         "domain": DOMAIN,
-        "timeout": f"{TIMEOUT_SECONDS}s",
+        "timeout": f"{quota.timeout_seconds:g}s",
         "failure_mode_deny": quota.when_unavailable is WhenUnavailable.DENY,
         "status_on_error": {"code": "ServiceUnavailable"},
         "enable_x_ratelimit_headers": "DRAFT_VERSION_03",

@@ -430,5 +430,11 @@ class TtsVoiceServiceArgs:
         allowed = "an origin as in 'https://studio.example.com'"
         for index, origin in enumerate(self.allowed_origins):
             faults.matches(ORIGIN, f"allowed_origins[{index}]", origin, allowed)
-        has_gateway = self.gateway_ref is not None or not self.hosts
-        faults.require(has_gateway, "gateway_ref", None, "a gateway, since hosts are given")
+        if self.hosts:
+            given = self.gateway_ref is not None
+            faults.require(given, "gateway_ref", None, "a gateway, since hosts are given")
+            given = self.gateway_principal is not None
+            allowed = "the gateway's identity, since hosts are given"
+            faults.require(given, "gateway_principal", None, allowed)
+            allowed = "at least one issuer of tokens, since hosts are given"
+            faults.require(len(self.issuers) > 0, "issuers", self.issuers, allowed)

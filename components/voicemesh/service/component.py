@@ -93,8 +93,6 @@ class TtsVoiceService(pulumi.ComponentResource):
 
     def _access(self) -> list[pulumi.Resource]:
         args = self._args
-        if not args.issuers:
-            return []
         return access.declare_access(
             self,
             self._name_prefix,
