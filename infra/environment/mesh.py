@@ -83,6 +83,7 @@ class RequestQuota(Section):
     tenants: dict[str, int] = LEFT_OUT
     requests_without_tenant: int | None = LEFT_OUT
     when_unavailable: Literal["allow", "deny"] = LEFT_OUT
+    timeout_seconds: float = LEFT_OUT
     ratelimit_image: str = LEFT_OUT
     redis_image: str = LEFT_OUT
     replicas: int = LEFT_OUT

@@ -180,6 +180,8 @@ metered = public_gateway(
         requests=30,
         tenants={"lab-a": 100_000, "lab-b": 100_000, "generous": 45},
         requests_without_tenant=7,
+        # All of the lab shares a few cores with all of its load.
+        timeout_seconds=10,
         replicas=1,
         ratelimit_image=config.require("ratelimit"),
         redis_image=config.require("redis"),
