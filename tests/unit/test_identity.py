@@ -60,13 +60,17 @@ def test_proxies_ask_the_issuer_by_the_name_that_the_mesh_has_for_it(
     jwks_uri: str, cluster: str, mesh_uri: str
 ) -> None:
     login = issuer(jwks_uri)
-    (rule,) = request_authentication(PODS, [login], forward=True)["jwtRules"]
+    (rule,) = rules([login])
     assert rule["jwksUri"] == mesh_uri
     (provider,) = providers([login])
     assert provider["remote_jwks"]["http_uri"]["cluster"] == cluster
     # What the issuer sees is its own name.
     assert provider["remote_jwks"]["http_uri"]["uri"] == jwks_uri
     assert "async_fetch" in provider["remote_jwks"]
+
+
+def rules(issuers: list[TokenIssuer]) -> list[Any]:
+    return [*request_authentication(PODS, issuers, forward=True)["jwtRules"]]
 
 
 def providers(issuers: list[TokenIssuer]) -> list[dict[str, Any]]:
@@ -86,7 +90,7 @@ def test_issuers_are_numbered_as_istiod_numbers_them() -> None:
 
 def test_both_say_the_same_of_an_issuer() -> None:
     login = issuer("https://login.example.com/keys")
-    (rule,) = request_authentication(PODS, [login], forward=True)["jwtRules"]
+    (rule,) = rules([login])
     (provider,) = providers([login])
     assert (rule["issuer"], rule["audiences"], rule["forwardOriginalToken"]) == (
         provider["issuer"],
@@ -107,10 +111,12 @@ def test_servers_of_keys_are_known_once_each_and_those_of_the_mesh_already() -> 
 
 def test_proxies_speak_tls_for_whoever_fetches_keys_and_leave_that_of_others_alone() -> None:
     source = KeySource("login.example.com", 443, tls=True)
-    keys, own = service_entry(source)["ports"]
+    entry: Any = service_entry(source)
+    keys, own = entry["ports"]
     assert (keys["number"], keys.get("targetPort"), keys["protocol"]) == (80, 443, "HTTP")
     assert (own["number"], own["protocol"]) == (443, "TLS")
-    (setting,) = tls_origination(source)["trafficPolicy"].get("portLevelSettings", [])
+    rule: Any = tls_origination(source)
+    (setting,) = rule["trafficPolicy"]["portLevelSettings"]
     assert setting["port"] == {"number": 80}
     assert setting["tls"] == {
         "mode": "SIMPLE",
@@ -122,16 +128,16 @@ def test_proxies_speak_tls_for_whoever_fetches_keys_and_leave_that_of_others_alo
 
 def test_an_address_has_a_name_in_the_mesh() -> None:
     source = KeySource("10.1.2.3", 4567, tls=False)
-    entry = service_entry(source)
+    entry: Any = service_entry(source)
     assert entry["hosts"] == ["10-1-2-3.issuers.internal"]
     assert (entry["resolution"], entry["endpoints"]) == ("STATIC", [{"address": "10.1.2.3"}])
-    secure = tls_origination(KeySource("10.1.2.3", 443, tls=True))
-    (setting,) = secure["trafficPolicy"].get("portLevelSettings", [])
+    secure: Any = tls_origination(KeySource("10.1.2.3", 443, tls=True))
+    (setting,) = secure["trafficPolicy"]["portLevelSettings"]
     assert "sni" not in setting["tls"]
 
 
 def test_headers_of_identity_are_the_gateways_word() -> None:
-    request = forwarded_headers()["request"]
+    request: Any = forwarded_headers().get("request")
     headers = {
         contract.TENANT_HEADER,
         contract.TIER_HEADER,
@@ -142,7 +148,8 @@ def test_headers_of_identity_are_the_gateways_word() -> None:
 
 
 def test_the_gateway_asks_a_token_of_all_but_the_page_health_and_preflights() -> None:
-    plain, options = token_required(PODS)["rules"]
+    policy: Any = token_required(PODS)
+    plain, options = policy["rules"]
     for rule in (plain, options):
         assert rule["from"] == [{"source": {"notRequestPrincipals": ["*"]}}]
         (to,) = rule["to"]
@@ -160,17 +167,18 @@ def test_a_voice_without_gateway_and_callers_lets_nobody_in() -> None:
 
 
 def test_callers_in_the_mesh_need_no_token() -> None:
-    policy = authorization_policy(PODS, VoiceAccess(callers=[EDITOR]), None)
+    policy: Any = authorization_policy(PODS, VoiceAccess(callers=[EDITOR]), None)
     assert policy["rules"] == [{"from": [{"source": {"principals": [EDITOR]}}]}]
 
 
 def test_the_gateway_brings_what_scopes_and_tenants_allow() -> None:
     access = VoiceAccess(tenants=["acme"], admin_scopes=[])
-    rules = authorization_policy(PODS, access, GATEWAY)["rules"]
-    assert all(rule["from"] == [{"source": {"principals": [GATEWAY]}}] for rule in rules)
+    policy: Any = authorization_policy(PODS, access, GATEWAY)
+    granted = policy["rules"]
+    assert all(rule["from"] == [{"source": {"principals": [GATEWAY]}}] for rule in granted)
     scopes = {
         path: rule.get("when", [{}])[0].get("values")
-        for rule in rules
+        for rule in granted
         for to in rule["to"]
         for path in to["operation"]["paths"]
     }
@@ -185,5 +193,5 @@ def test_the_gateway_brings_what_scopes_and_tenants_allow() -> None:
         "/batch": ["tts.batch"],
         "/batch/*": ["tts.batch"],
     }
-    tenants = [rule["when"][1] for rule in rules if "when" in rule]
+    tenants = [rule["when"][1] for rule in granted if "when" in rule]
     assert tenants == [{"key": "request.auth.claims[tenant]", "values": ["acme"]}] * 3
