@@ -26,6 +26,8 @@ from tests.e2e.load import Answer, Request
 from tests.e2e.scripted_upstream.server import Script, body_bytes, chunk_bytes, event_bytes
 
 VOICE = "streams"
+THROUGH = (VOICE, "metered")
+"""Voices of the lab behind different gateways: a plain one, and one that counts requests."""
 LONG_PAUSE_SECONDS = 60
 ABORT_SECONDS = 0.2
 SEPARATE_SHARE = 0.99
@@ -68,17 +70,17 @@ def paused_requests(lab: Lab, seconds: float) -> dict[str, Request]:
     }
 
 
-def test_chunks_arrive_one_by_one_with_all_their_bytes_in_order(
-    lab: Lab, long_pauses: dict[str, Running]
-) -> None:
-    for name, share in check_chunks_arrive_separately(lab).items():
-        note("streaming", f"chunks that arrived separately, {name}", share)
+@pytest.mark.usefixtures("long_pauses")
+@pytest.mark.parametrize("voice", THROUGH)
+def test_chunks_arrive_one_by_one_with_all_their_bytes_in_order(lab: Lab, voice: str) -> None:
+    for name, share in check_chunks_arrive_separately(lab, voice).items():
+        note("streaming", f"chunks of {voice!r} that arrived separately, {name}", share)
 
 
-def check_chunks_arrive_separately(lab: Lab) -> dict[str, float]:
+def check_chunks_arrive_separately(lab: Lab, voice: str = VOICE) -> dict[str, float]:
     requests = [lab.asking(script, tag=name) for name, script in PACED.items()]
     answers = {
-        answer.tag: answer for answer in lab.load(*requests, voice=VOICE, concurrency=len(requests))
+        answer.tag: answer for answer in lab.load(*requests, voice=voice, concurrency=len(requests))
     }
     shares = {}
     for name, script in PACED.items():
@@ -177,10 +179,11 @@ def test_a_cut_would_be_missed_where_a_body_ends_with_its_connection(lab: Lab) -
         upstream.always()
 
 
-def test_a_websocket_carries_messages_both_ways_while_it_is_open(lab: Lab) -> None:
+@pytest.mark.parametrize("voice", THROUGH)
+def test_a_websocket_carries_messages_both_ways_while_it_is_open(lab: Lab, voice: str) -> None:
     sizes = [1, 125, 126, 960, 65_535, 70_000]
     request = lab.asking(messages=sizes, message_pause_ms=150)
-    answer = lab.request(request, voice=VOICE)
+    answer = lab.request(request, voice=voice)
     assert (answer.status, answer.outcome) == (101, "complete")
     assert [size for _, size in answer.arrivals] == sizes
     sent = [
