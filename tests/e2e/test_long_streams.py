@@ -17,7 +17,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from tests.e2e.environment import eventually
 from tests.e2e.figures import note
 from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, Caller, Lab, Proxy, Running
-from tests.e2e.load import Answer
+from tests.e2e.load import Answer, Target
 from tests.e2e.metered import GATEWAY as OTHER_GATEWAY
 from tests.e2e.metered import NAMESPACE as OTHER_GATEWAY_NAMESPACE
 from tests.e2e.metered import VOICE as OTHER_VOICE
@@ -34,7 +34,6 @@ STREAM: Final = Script(chunks=100, size=64, pause_ms=1000)
 
 FEW: Final = 8
 SHORT_STREAM: Final = Script(chunks=25, size=64, pause_ms=1000)
-OTHER_PORT: Final = 31444
 
 CLOSED_HEADER: Final = "x-closed"
 PROXY_CONFIG: Final = "proxy.istio.io/config"
@@ -170,7 +169,7 @@ def test_new_certificates_end_no_stream(lab: Lab, streams: Running) -> None:
     eventually(all_have_new_ones, 60, "all proxies have new certificates")
     for pod in lab.pods(VOICE):
         sidecar = proxies[pod.metadata.name]
-        shown = shown_serial_number(lab.public(VOICE), pod.status.pod_ip)
+        shown = shown_serial_number(beside_the_gateway(lab), pod.status.pod_ip)
         assert shown == serial_number(sidecar) != before[pod.metadata.name]
     assert open_streams(lab) == STREAMS
 
@@ -194,6 +193,12 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as connection
 """
 
 
+def beside_the_gateway(lab: Lab, address: str = "") -> Caller:
+    """Somebody who may connect to pods, as the gateway may, but has no proxy."""
+    (gateway,) = lab.gateways().values()
+    return Caller(gateway.network, Target(address, HTTP_PORT, VOICE))
+
+
 def shown_serial_number(client: Caller, address: str) -> int:
     """Of the certificate that whoever connects to a pod is shown."""
     shown = subprocess.run(
@@ -214,10 +219,30 @@ def test_a_rollout_of_the_gateway_ends_no_stream(lab: Lab, streams: Running) -> 
     assert open_streams(lab) == STREAMS
 
 
-def test_plaintext_is_refused(lab: Lab) -> None:
+def check_plaintext_is_refused(lab: Lab) -> None:
     (pod, *_) = lab.pods(VOICE)
-    answer = lab.outside(pod.status.pod_ip, HTTP_PORT).request(lab.asking())
-    assert (answer.outcome, answer.status, answer.size) == ("closed", None, 0)
+    answer = beside_the_gateway(lab, pod.status.pod_ip).request(lab.asking())
+    assert (answer.outcome, answer.status) == ("closed", None), "plaintext was answered"
+
+
+def test_plaintext_is_refused(lab: Lab) -> None:
+    check_plaintext_is_refused(lab)
+
+
+def test_plaintext_that_is_not_refused_would_be_noticed(lab: Lab) -> None:
+    def refused() -> bool:
+        try:
+            check_plaintext_is_refused(lab)
+        except AssertionError:
+            return False
+        return True
+
+    permissive = {"selector": {"matchLabels": {APP_LABEL: VOICE}}, "mtls": {"mode": "PERMISSIVE"}}
+    with lab.object("PeerAuthentication", lab.voices[VOICE], f"{VOICE}-open", permissive):
+        eventually(lambda: not refused(), 20, "plaintext is answered")
+        with pytest.raises(AssertionError, match="plaintext was answered"):
+            check_plaintext_is_refused(lab)
+    eventually(refused, 20, "plaintext is refused again")
 
 
 def test_who_is_no_caller_of_a_voice_is_refused(lab: Lab) -> None:
@@ -244,7 +269,7 @@ def test_a_gateway_that_does_not_wait_for_its_streams_would_be_noticed(lab: Lab)
     with ExitStack() as stack:
         stack.callback(roll_out_other, {PROXY_CONFIG: None, RESTARTED: None})
         roll_out_other({PROXY_CONFIG: NO_DRAIN})
-        running = lab.public(OTHER_VOICE, port=OTHER_PORT).start(
+        running = lab.public(OTHER_VOICE).start(
             lab.asking(SHORT_STREAM, count=FEW), concurrency=FEW
         )
         (server,) = lab.upstreams(OTHER_VOICE).values()
