@@ -210,6 +210,8 @@ TOOLS = (
         "waf",
         CORE_RULE_SET_VERSION,
         binaries=("waf",),
+        # Without it, the engine wants a folder to write to.
+        builds=(Build(tags=("no_fs_access",)),),
         source=CHECKOUT / "infra" / "images" / "waf",
     ),
     Tool(

@@ -77,7 +77,7 @@ WAF = Image(
     name="waf",
     tags=(CORE_RULE_SET_VERSION,),
     containerfile=CHECKOUT / "infra" / "images" / "waf" / "Containerfile",
-    base=DEBIAN,
+    base=None,
     files=("waf",),
 )
 SPEECH_SERVER = Image(
