@@ -16,8 +16,8 @@ from tests.e2e.environment import eventually
 from tests.e2e.figures import note
 from tests.e2e.lab import Lab
 from tests.e2e.load import Answer
-from tests.e2e.scripted_upstream.server import POD_HEADER
-from tests.e2e.soak import Held, Record, Soak, held, is_doing_of, run_soak
+from tests.e2e.scripted_upstream.server import POD_HEADER, Script
+from tests.e2e.soak import CALLER, Held, Record, Soak, held, is_doing_of, run_soak
 
 SHORT_SECONDS: Final = 120
 LONG_SECONDS: Final = 900
@@ -44,7 +44,7 @@ def _told(answer: Answer, entry: Entry | None) -> str:
 
 
 def check_nothing_is_kept(
-    before: dict[str, dict[str, Held]], lab: Lab
+    before: dict[str, dict[str, Held]], lab: Lab, within_seconds: float = 60
 ) -> dict[str, dict[str, Held]]:
     """What is held after the load is no more than what was held after a little of it."""
 
@@ -63,7 +63,7 @@ def check_nothing_is_kept(
                 )
         return now
 
-    return eventually(settled, 60, "everything is as before")
+    return eventually(settled, within_seconds, "everything is as before")
 
 
 def all_steps(soak: Soak) -> list[Callable[[], None]]:
@@ -114,3 +114,18 @@ def test_a_kill_that_nobody_recorded_would_be_noticed(lab: Lab) -> None:
     record = run_soak(lab, CONTROL_SECONDS, unrecorded)
     with pytest.raises(AssertionError, match="failures that no kill explains"):
         check_every_failure_is_of_a_kill(record)
+
+
+@pytest.mark.late
+def test_streams_that_do_not_end_would_be_noticed(lab: Lab) -> None:
+    lab.inside("steady", account=CALLER)
+    before = held(lab)
+    streams = lab.start(lab.asking(Script(hang=True), count=3), voice="steady", concurrency=3)
+    try:
+        servers = lab.upstreams("steady").values()
+        eventually(lambda: sum(it.counts()["open"] for it in servers) == 3, what="they are open")
+        with pytest.raises(AssertionError, match="still has 3 streams"):
+            check_nothing_is_kept(before, lab, within_seconds=3)
+    finally:
+        streams.kill()
+    check_nothing_is_kept(before, lab)
