@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.e2e import figures
 from tests.e2e.environment import eventually
-from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, TENANT, Caller, Lab, Running, Upstream, asking
+from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, Caller, Lab, Running, Upstream, asking
 from tests.e2e.load import Answer
 from tests.e2e.routes import MARK_HEADER, Route, live, marked, rerouted, shared
 from tests.e2e.scripted_upstream.server import POD_HEADER, Script, body_bytes
 from tests.e2e.scripted_upstream.server import VARIANT_HEADER as ANSWERED_BY
 from tests.evaluators.binomial import interval
 from voicemesh.contract import (
+    BASIC_SCOPE,
     METRICS_PATH,
     PAGE_PATH,
+    PREMIUM_SCOPE,
     READY_PATH,
     TIER_HEADER,
     TTS_PATH,
@@ -255,16 +260,21 @@ def test_weights_that_the_gateway_does_not_follow_are_noticed(lab: Lab) -> None:
 
 
 def test_a_stream_that_breaks_during_a_shift_is_noticed(lab: Lab) -> None:
+    victim = next(iter(lab.upstreams(VOICE, "stable").values()))
+
     def with_a_kill(lab: Lab, weights: Mapping[str, int]) -> None:
         apply_weights(lab, weights)
-        victim = lab.pods(VOICE, "stable")[0].metadata.name
-        lab.core.delete_namespaced_pod(victim, TENANT, grace_period_seconds=0)
+        os.kill(victim.pid, signal.SIGKILL)
+
+    def is_restarted() -> bool:
+        pods = lab.pods(VOICE, "stable")
+        return len(pods) == 2 and not Path(f"/proc/{victim.pid}").exists()
 
     try:
         with pytest.raises(AssertionError, match=r"streams: |failed, as"):
             check_shifts(lab, with_a_kill, STEPS[1:2])
     finally:
-        eventually(lambda: len(lab.pods(VOICE, "stable")) == 2, what="the pod is back")
+        eventually(is_restarted, 120, "the server is back")
 
 
 def check_affinity(lab: Lab, caller: Caller) -> Counter[str]:
@@ -375,7 +385,8 @@ def check_copies(lab: Lab, caller: Caller, requests: int = 50) -> None:
     original, copy = stable.seen(probe)[0], canary.seen(probe)[0]
     assert copy["body_sha256"] == original["body_sha256"]
     assert copy["headers"]["host"] == original["headers"]["host"]
-    once = lab.asking(probe=probe, path=VOICES_PATH, count=10)
+    premium = lab.token(scope=f"{BASIC_SCOPE} {PREMIUM_SCOPE}")
+    once = asking(probe=probe, path=VOICES_PATH, token=premium, count=10)
     assert variants(caller.load(once)) == {"stable": 10}
     assert counted() == [requests + 11, requests + 1], "copies of what must be done once"
 
