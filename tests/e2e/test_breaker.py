@@ -14,10 +14,10 @@ from tests.e2e.figures import note
 from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, TENANT, Lab, Proxy
 from tests.e2e.proxies import cluster_of, cluster_stats
 from tests.e2e.scripted_upstream.server import Script
-from voicemesh import ConnectionLimits
-from voicemesh.contract import SPEECH_PATH
+from voicemesh import ConnectionLimits, contract
 
 NARROW = "narrow"
+POOLS = "pools"
 LIMITS = ConnectionLimits(max_connections=8, max_pending_requests=4, max_requests=16)
 """Those of the lab's voice of this name, which has one pod."""
 
@@ -71,7 +71,7 @@ def check_overload_is_refused(lab: Lab) -> None:
     upstream.forget()
     memory_before = gateway.memory_mib
     ejections_before = ejections(gateway)
-    path = f"{SPEECH_PATH}?run={uuid.uuid4()}"
+    path = f"{contract.SPEECH_PATH}?run={uuid.uuid4()}"
     answers = lab.load(
         lab.asking(Script(head_ms=HOLD_SECONDS * 1e3), path=path, count=CALLERS),
         voice=NARROW,
@@ -162,3 +162,38 @@ def test_an_ejection_for_shedding_is_noticed(lab: Lab) -> None:
 
 def cluster_text(gateway: Proxy) -> str:
     return json.dumps(cluster_of(gateway, NARROW, "stable"))
+
+
+def test_a_connection_for_each_request_takes_a_handshake_for_each(lab: Lab) -> None:
+    subsets = lab.read("DestinationRule", lab.voices[POOLS], POOLS)["spec"]["subsets"]
+    single = {"connectionPool": {"http": {"maxRequestsPerConnection": 1}}}
+    changed = [
+        {**it, "trafficPolicy": {**it["trafficPolicy"], **single}} if it["name"] == "canary" else it
+        for it in subsets
+    ]
+    requests = [
+        lab.asking(tag=subset, headers={contract.VARIANT_HEADER: subset})
+        for subset in ("stable", "canary")
+    ]
+    with lab.patched("DestinationRule", lab.voices[POOLS], POOLS, {"subsets": changed}):
+        (gateway,) = lab.gateways().values()
+        eventually(lambda: closes_connections(gateway), 20, "the gateway closes connections")
+        lab.load(*requests, voice=POOLS, seconds=1)
+        before = {subset: handshakes(gateway, subset) for subset in ("stable", "canary")}
+        answers = lab.load(*requests, voice=POOLS, per_second=100, seconds=4)
+        made = {subset: handshakes(gateway, subset) - before[subset] for subset in before}
+    assert all(answer.is_good for answer in answers)
+    asked = Counter(answer.tag for answer in answers)
+    assert made["canary"] >= asked["canary"] - 1
+    assert made["stable"] < asked["stable"] / 4
+    for subset, name in (("stable", "a kept connection"), ("canary", "a connection of its own")):
+        took = [it.first_byte_seconds * 1e3 for it in answers if it.tag == subset]
+        note("breaker", f"first byte over {name}, p50", statistics.median(took), "ms")
+
+
+def closes_connections(gateway: Proxy) -> bool:
+    return '"max_requests_per_connection": 1' in json.dumps(cluster_of(gateway, POOLS, "canary"))
+
+
+def handshakes(gateway: Proxy, subset: str) -> int:
+    return cluster_stats(gateway, POOLS, subset)["ssl.handshake"]

@@ -14,7 +14,7 @@ from tests.e2e.figures import note
 from tests.e2e.lab import Lab, Running, Upstream
 from tests.e2e.load import Answer
 from tests.e2e.proxies import cluster_of, ejected, hosts
-from tests.e2e.scripted_upstream.server import VARIANT_HEADER
+from tests.e2e.scripted_upstream.server import VARIANT_HEADER, Script
 from voicemesh import contract
 
 POOLS = "pools"
@@ -174,7 +174,10 @@ def ejecting_up_to(lab: Lab, voice: str, percent: int | None) -> Any:
 
 def test_a_single_failing_pod_is_left_alone_and_its_callers_are_answered_at_once(lab: Lab) -> None:
     (pod,) = lab.upstreams(NARROW)
+    stream = lab.start(lab.asking(Script(chunks=12, pause_ms=1000)), voice=NARROW)
+    eventually(lambda: Upstream(pod).counts()["open"] == 1, 20, "a stream has begun")
     others = check_failing_pod_is_left_alone(lab, NARROW, pod)
+    assert [answer.outcome for answer in stream.finish()] == ["complete"]
     check_answered_at_once([answer for answer in others if not answer.is_good])
     assert all(answer.is_good for answer in speak(lab, NARROW, "stable", 20))
 

@@ -7,9 +7,9 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from cryptography.x509 import load_pem_x509_certificate
@@ -217,6 +217,51 @@ def test_a_rollout_of_the_gateway_ends_no_stream(lab: Lab, streams: Running) -> 
     roll_out(lab, GATEWAY_NAMESPACE, GATEWAY, {RESTARTED: "once"})
     assert lab.request(lab.asking(), voice=VOICE).is_good
     assert open_streams(lab) == STREAMS
+
+
+def timers(config: Any, names: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """All fields of these names in a proxy's configuration."""
+    if isinstance(config, dict):
+        yield from ((name, config[name]) for name in names if name in config)
+    if isinstance(config, (dict, list)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from timers(value, names)
+
+
+def check_no_timer_ends_a_stream(proxy: Proxy) -> None:
+    """None of the timers that run while a stream does is set."""
+    config = json.loads(proxy.config())
+    plain = {"stream_idle_timeout", "max_connection_duration", "stream_flush_timeout"}
+    found = list(timers(config, {*plain, "max_stream_duration"}))
+    running = [(name, value) for name, value in found if any_time(value)]
+    assert not running, f"timers that end streams: {running}"
+    assert ("stream_idle_timeout", "0s") in found, "Envoy's own five minutes hold"
+    routes = [route for _, route in timers(config, {"route"}) if "cluster" in route]
+    impatient = [route for route in routes if route.get("timeout") != "0s"]
+    assert not impatient, f"routes with a time-out: {impatient}"
+
+
+def any_time(value: Any) -> bool:
+    """Whether a duration, or any part of an object of durations, is longer than none."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return any(each != "0s" for each in values)
+
+
+def test_no_timer_of_gateway_or_sidecar_ends_a_stream(lab: Lab) -> None:
+    for proxy in (*lab.gateways().values(), *lab.sidecars(VOICE).values()):
+        check_no_timer_ends_a_stream(proxy)
+
+
+def test_a_timer_that_ends_streams_would_be_noticed(lab: Lab) -> None:
+    name, namespace = f"{VOICE}-public", lab.voices[VOICE]
+    (gateway,) = lab.gateways().values()
+    routes = lab.read("VirtualService", namespace, name)["spec"]["http"]
+    hurried = [{**route, "timeout": "90s"} for route in routes]
+    with lab.patched("VirtualService", namespace, name, {"http": hurried}):
+        eventually(lambda: '"90s"' in gateway.config(), 20, "the gateway has the time-out")
+        with pytest.raises(AssertionError, match="routes with a time-out"):
+            check_no_timer_ends_a_stream(gateway)
+    eventually(lambda: '"90s"' not in gateway.config(), 20, "the time-out is gone")
 
 
 def check_plaintext_is_refused(lab: Lab) -> None:
