@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -15,13 +16,23 @@ from infra.local import tokens
 from infra.local.topology import HUB_ADDRESS, ISSUER_PORT
 from tests.e2e import auth_matrix
 from tests.e2e.auth_matrix import ADDRESSES, REACHED, SPELLINGS, Token, expected
-from tests.e2e.environment import eventually
-from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, OTHER_TENANT, TENANT, Caller, Lab, asking
+from tests.e2e.environment import Environment, eventually
+from tests.e2e.lab import (
+    GATEWAY,
+    GATEWAY_NAMESPACE,
+    OTHER_TENANT,
+    TENANT,
+    Caller,
+    Lab,
+    Proxy,
+    asking,
+)
 from tests.e2e.load import Answer, Request
 from tests.e2e.scripted_upstream.server import POD_HEADER
 from voicemesh.contract import (
     ADMIN_SCOPE,
     HEALTH_PATH,
+    METRICS_PATH,
     PAGE_PATH,
     PREMIUM_SCOPE,
     SCOPE_HEADER,
@@ -29,6 +40,7 @@ from voicemesh.contract import (
     SUBJECT_HEADER,
     TENANT_HEADER,
     TIER_HEADER,
+    TTS_PATH,
     VOICES_PATH,
 )
 
@@ -40,13 +52,17 @@ FAILING_ISSUER: Final = ("ServiceEntry", GATEWAY_NAMESPACE, "failing-issuer")
 FAILING_HOST: Final = "failing.issuers.internal"
 DEAD_PORT: Final = 4999
 KEYS_AGE_SECONDS: Final = 10
-OUTAGE_SECONDS: Final = 25
+OUTAGE_SECONDS: Final = 20
 """Longer than the keys may be old."""
 
 GATEWAY_POLICY: Final = ("AuthorizationPolicy", GATEWAY_NAMESPACE, f"{GATEWAY}-token")
 GATEWAY_FILTER: Final = ("EnvoyFilter", GATEWAY_NAMESPACE, f"{GATEWAY}-identity")
 VOICE_POLICY: Final = ("AuthorizationPolicy", TENANT, VOICE)
 VOICE_FILTER: Final = ("EnvoyFilter", TENANT, f"{VOICE}-identity")
+
+BURST: Final = 48
+BURST_CONNECTIONS: Final = 12
+"""More than any check has."""
 
 STATUSES: Final = (401, 403, 404, 503)
 """What proxies answer by themselves."""
@@ -117,16 +133,20 @@ def ask(place: Caller, path: str, token: str | None = None, **fields: Any) -> in
 def taking_effect(
     change: AbstractContextManager[None], place: Caller, request: Request
 ) -> Iterator[None]:
-    """While a change is in force, by which a request fares otherwise."""
+    """While a change is in force, by which a request fares otherwise.
 
-    def fares() -> int | str:
-        return outcome(place.request(request))
+    Connections that there are may each take one more request by what was in force before.
+    """
+    many = replace(request, count=BURST)
 
-    before = fares()
+    def fares() -> set[int | str]:
+        return {outcome(answer) for answer in place.load(many, concurrency=BURST_CONNECTIONS)}
+
+    (before,) = eventually(lambda: seen if len(seen := fares()) == 1 else None, 60, "one outcome")
     with change:
-        eventually(lambda: fares() != before, 30, f"otherwise than {before}")
+        eventually(lambda: before not in fares(), 60, f"otherwise than {before}")
         yield
-    eventually(lambda: fares() == before, 30, f"{before} again")
+    eventually(lambda: fares() == {before}, 60, f"{before} again")
 
 
 @contextmanager
@@ -158,6 +178,23 @@ def without_audiences(spec: dict[str, Any]) -> None:
 
 def test_each_token_gets_what_the_table_says(lab: Lab) -> None:
     check_matrix(lab)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "client", "status"),
+    [
+        ("DELETE", SPEECH_PATH, "basic", 405),
+        ("GET", TTS_PATH, "basic", 405),
+        ("GET", HEALTH_PATH, None, 200),
+        ("DELETE", SPEECH_PATH, None, 401),
+        ("GET", METRICS_PATH, "admin", 404),
+    ],
+)
+def test_the_speech_server_answers_what_reaches_it(
+    environment: Environment, method: str, path: str, client: str | None, status: int
+) -> None:
+    with environment.door.client(caller=client) as caller:
+        assert caller.request(method, path).status_code == status
 
 
 def test_control_without_the_gateways_policy_the_table_does_not_hold(lab: Lab) -> None:
@@ -414,8 +451,16 @@ def issuer_that_fails(lab: Lab, further: Mutation = lambda keys: None) -> Iterat
             eventually(lambda proxy=proxy: wanted in proxy.config(), 30, "keys of that issuer")
         eventually(lambda: speaks(lab) == REACHED, 30, "keys of that issuer")
         lab.patch(*FAILING_ISSUER, failing_issuer(DEAD_PORT))
+        for proxy in proxies:
+            eventually(lambda proxy=proxy: is_dead(proxy), 30, "the issuer does not answer")
         yield
     eventually(lambda: speaks(lab) == REACHED, 30, "keys of the issuer again")
+
+
+def is_dead(proxy: Proxy) -> bool:
+    """Whether a proxy looks for the issuer that fails where nobody is."""
+    said = proxy.ask_admin(f"/clusters?filter={FAILING_HOST}")
+    return f"{HUB_ADDRESS}:{DEAD_PORT}::" in said and f"{HUB_ADDRESS}:{ISSUER_PORT}::" not in said
 
 
 def speaks(lab: Lab) -> int | str:
