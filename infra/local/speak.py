@@ -132,7 +132,7 @@ def speak(door: Door, text: str | None, path: Path) -> Utterance:
 
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in {401, 404, 429, 502, 503, 504}
+        return error.response.status_code in {404, 429, 502, 503, 504}
     return isinstance(error, httpx.TransportError)
 
 
