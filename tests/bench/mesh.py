@@ -5,6 +5,7 @@ Needs root. Brings the environment and the lab up where they are not, and leaves
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tests.e2e.environment import Environment, eventually, is_ready
 from tests.e2e.figures import note
 from tests.e2e.lab import Caller, Lab, asking
 from tests.e2e.scripted_upstream.server import PORT, Script
+from tests.e2e.walled import Walled
 
 _RUNS: Final = 3
 _REQUESTS: Final = 1_500
@@ -24,6 +26,8 @@ _PER_SECOND: Final = 150
 _WARM_UP: Final = 100
 _ANSWER: Final = Script(chunks=1, size=1_920)
 """40 ms of audio."""
+
+_SPOKEN: Final = json.dumps({"input": "Streams flow past the houses.", "voice": "alloy"})
 
 _BARE: Final = "lab-direct"
 """Namespace, and name, of a pod without sidecar or policy."""
@@ -37,7 +41,7 @@ def figures() -> Iterator[Figure]:
     laboratory.up()
     lab = Lab(Environment.running())
     try:
-        with _bare_pod(lab) as direct:
+        with _bare_pod(lab) as direct, Walled(lab).asked():
             yield from _added(lab, direct)
     finally:
         if not was_up:
@@ -67,7 +71,7 @@ def _added(lab: Lab, direct: Caller) -> Iterator[Figure]:
 
 def _percentiles(caller: Caller, token: str | None = None) -> tuple[float, float]:
     """Median and 99th percentile of the time to the first byte, in milliseconds."""
-    request = asking(_ANSWER, token=token, count=_WARM_UP + _REQUESTS)
+    request = asking(_ANSWER, token=token, body=_SPOKEN, count=_WARM_UP + _REQUESTS)
     answers = caller.load(request, per_second=_PER_SECOND)
     assert all(answer.is_good for answer in answers)
     seconds = [answer.first_byte_seconds for answer in answers[_WARM_UP:]]

@@ -14,11 +14,12 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 
+from tests.e2e import metered, walled
 from tests.e2e.environment import eventually
 from tests.e2e.figures import note
 from tests.e2e.lab import DOMAIN, GATEWAY_NAMESPACE, TENANT, Lab, Running, new_probe, separate_share
@@ -26,8 +27,10 @@ from tests.e2e.load import Answer, Request
 from tests.e2e.scripted_upstream.server import Script, body_bytes, chunk_bytes, event_bytes
 
 VOICE = "streams"
-THROUGH = (VOICE, "metered")
-"""Voices of the lab behind different gateways: a plain one, and one that counts requests."""
+THROUGH = (VOICE, metered.VOICE, walled.VOICE)
+"""Voices of the lab behind different gateways: a plain one, one that counts requests, and one with
+a firewall."""
+SPOKEN = json.dumps({"input": "Streams flow.", "voice": "alloy"})
 LONG_PAUSE_SECONDS = 60
 ABORT_SECONDS = 0.2
 SEPARATE_SHARE = 0.99
@@ -70,15 +73,22 @@ def paused_requests(lab: Lab, seconds: float) -> dict[str, Request]:
     }
 
 
+@pytest.fixture(scope="module", params=THROUGH)
+def voice(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each of these voices; the firewall is asked while it is the last one's turn."""
+    asked = walled.Walled(lab).asked() if request.param == walled.VOICE else nullcontext()
+    with asked:
+        yield request.param
+
+
 @pytest.mark.usefixtures("long_pauses")
-@pytest.mark.parametrize("voice", THROUGH)
 def test_chunks_arrive_one_by_one_with_all_their_bytes_in_order(lab: Lab, voice: str) -> None:
     for name, share in check_chunks_arrive_separately(lab, voice).items():
         note("streaming", f"chunks of {voice!r} that arrived separately, {name}", share)
 
 
 def check_chunks_arrive_separately(lab: Lab, voice: str = VOICE) -> dict[str, float]:
-    requests = [lab.asking(script, tag=name) for name, script in PACED.items()]
+    requests = [lab.asking(script, tag=name, body=SPOKEN) for name, script in PACED.items()]
     answers = {
         answer.tag: answer for answer in lab.load(*requests, voice=voice, concurrency=len(requests))
     }
@@ -179,7 +189,6 @@ def test_a_cut_would_be_missed_where_a_body_ends_with_its_connection(lab: Lab) -
         upstream.always()
 
 
-@pytest.mark.parametrize("voice", THROUGH)
 def test_a_websocket_carries_messages_both_ways_while_it_is_open(lab: Lab, voice: str) -> None:
     sizes = [1, 125, 126, 960, 65_535, 70_000]
     request = lab.asking(messages=sizes, message_pause_ms=150)
