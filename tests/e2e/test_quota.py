@@ -38,7 +38,7 @@ UNMETERED: Final = TENANT
 """A tenant whose budget no test uses up."""
 
 STREAMS: Final = 16
-STREAM: Final = Script(chunks=60, size=64, pause_ms=100)
+STREAM: Final = Script(chunks=150, size=64, pause_ms=100)
 
 
 @pytest.fixture
@@ -212,7 +212,8 @@ def check_what_costs_nothing(metered: Metered) -> None:
         asking(path=SPEECH_PATH, method="OPTIONS", headers=asked, token=token),
         asking(path=HEALTH_PATH, method="GET"),
     ):
-        assert not statuses(metered.send(request, 10))[429]
+        refused = statuses(metered.send(request, 10))[429]
+        assert refused == 0, f"what costs nothing is refused {refused} times"
     (first,) = metered.ask(tenant, 1)
     left = int(first.headers.get("x-ratelimit-remaining", 0))
     assert left == BUDGET - 1, f"what costs nothing leaves {left} requests"
@@ -222,7 +223,7 @@ def test_the_page_health_and_preflight_cost_nothing(metered: Metered) -> None:
     check_what_costs_nothing(metered)
     with (
         metered.asking_otherwise(_count_everything),
-        pytest.raises(AssertionError, match="what costs nothing leaves"),
+        pytest.raises(AssertionError, match="what costs nothing"),
     ):
         check_what_costs_nothing(metered)
 
