@@ -27,6 +27,10 @@ KEYS_REFRESH_SECONDS: Final = 300
 """How often each proxy fetches an issuer's keys: for this long a withdrawn key may still count, and
 a new one not yet."""
 
+KEYS_RETRY_SECONDS: Final = 15
+"""How often it tries again while it cannot. (Envoy's own second, by all proxies and each of their
+hosts, keeps an issuer from coming back that has been too slow once.)"""
+
 CLAIM_HEADERS: Final = {
     contract.TENANT_HEADER: contract.TENANT_CLAIM,
     contract.TIER_HEADER: contract.TIER_CLAIM,
@@ -310,6 +314,6 @@ def _provider(issuer: TokenIssuer, forward: bool, on_gateway: bool) -> dict[str,
             },
             "cache_duration": f"{KEYS_REFRESH_SECONDS}s",
             # A listener waits for its first keys, or until they could not be had.
-            "async_fetch": {},
+            "async_fetch": {"failed_refetch_duration": f"{KEYS_RETRY_SECONDS}s"},
         },
     }
