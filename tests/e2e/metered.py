@@ -176,12 +176,10 @@ class Metered:
     @contextmanager
     def down(self, app: str) -> Iterator[None]:
         """For a while, there is no pod of something that counts."""
-        pods = self.pods(app)
         self.scale(app, 0)
-        for pod in pods:
-            self.lab.core.delete_namespaced_pod(
-                pod.metadata.name, NAMESPACE, grace_period_seconds=0
-            )
+        self.lab.core.delete_collection_namespaced_pod(
+            NAMESPACE, label_selector=f"{APP_LABEL}={app}", grace_period_seconds=0
+        )
         eventually(lambda: not any(self._counted()), 60, f"nobody counts without {app}")
         try:
             yield
