@@ -36,7 +36,11 @@ _STACKS = {
         "bucketKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/1",
     },
     "acme/voicemesh/prod": {
-        "gateway": {"ref": "istio-ingress/public-gateway", "namespace": "istio-ingress"},
+        "gateway": {
+            "ref": "istio-ingress/public-gateway",
+            "namespace": "istio-ingress",
+            "principal": "cluster.local/ns/istio-ingress/sa/public-gateway",
+        },
         "injectionLabels": {"istio-injection": "enabled"},
     },
 }
