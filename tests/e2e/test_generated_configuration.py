@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import kubernetes.client
-import kubernetes.dynamic
 import pytest
 
 from infra.local import toolbox
-from tests.e2e.environment import NAMESPACE, Environment, eventually
+from tests.e2e.environment import NAMESPACE, Environment
 from tests.e2e.istioctl import analyze_cluster, analyze_objects
 from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, OTHER_TENANT, TENANT, Lab
 from tests.e2e.rendered import Object, declared, recorded
+from tests.e2e.submission import own_namespace, refusal
 from tests.stacks import STACKS
 from voicemesh.contract import APP_LABEL
 from voicemesh.contract import GATEWAY_NAMESPACE as PUBLIC_NAMESPACE
@@ -42,7 +40,7 @@ def istioctl() -> None:
 @pytest.fixture(scope="module")
 def namespace(hosted: None) -> Iterator[str]:
     """An empty namespace, which stands in for those of other environments."""
-    with _namespace(Environment.running(), "strict-validation") as name:
+    with own_namespace(Environment.running(), "strict-validation") as name:
         yield name
 
 
@@ -200,59 +198,3 @@ class TestStrictValidation:
             place = place.setdefault(part, {}) if isinstance(part, str) else place[part]
         place["madeUp"] = "value"
         assert "madeUp" in refusal(environment, it, namespace)
-
-
-def refusal(
-    environment: Environment,
-    manifest: Object,
-    namespace: str,
-    validation: str = "Strict",
-) -> str:
-    """Why the API server would not apply an object; empty if it would."""
-    status, told, _ = submitted(environment, manifest, namespace, validation)
-    return "" if status < 300 else told["message"]
-
-
-def submitted(
-    environment: Environment,
-    manifest: Object,
-    namespace: str,
-    validation: str,
-    dry_run: bool = True,
-) -> tuple[int, Any, str]:
-    """The API server's answer to applying an object: status, content, and its warning."""
-    api = environment.core.api_client
-    resource = _resource(api, manifest["apiVersion"], manifest["kind"])
-    place = {"namespace": namespace} if resource.namespaced else {}
-    sent = {**manifest, "metadata": {**manifest["metadata"], **place}}
-    query = [("fieldManager", "tests"), ("force", "true"), ("fieldValidation", validation)]
-    request = api.param_serialize(
-        "PATCH",
-        resource.path(name=sent["metadata"]["name"], **place),
-        query_params=[*query, *([("dryRun", "All")] if dry_run else [])],
-        header_params={"Content-Type": "application/apply-patch+yaml"},
-        body=sent,
-        auth_settings=["BearerToken"],
-    )
-    answer = api.call_api(*request)
-    answer.read()
-    return answer.status, json.loads(answer.data), answer.getheader("Warning") or ""
-
-
-@cache
-def _resource(api: Any, version: str, kind: str) -> Any:
-    return kubernetes.dynamic.DynamicClient(api).resources.get(api_version=version, kind=kind)
-
-
-@contextmanager
-def _namespace(environment: Environment, name: str) -> Iterator[str]:
-    environment.core.create_namespace({"metadata": {"name": name}})
-    try:
-        yield name
-    finally:
-        environment.core.delete_namespace(name)
-        eventually(lambda: name not in _names(environment), what=f"namespace {name} is gone")
-
-
-def _names(environment: Environment) -> set[str]:
-    return {it.metadata.name for it in environment.core.list_namespace().items}
