@@ -18,6 +18,8 @@ from speech_server.settings import Settings
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CUT_SECONDS = 1
+_QUIET_SECONDS = 1.0
+"""After this long without a request, every proxy knows that this pod goes."""
 
 
 async def serve(settings: Settings, engine: Engine) -> int:
@@ -30,7 +32,8 @@ async def serve(settings: Settings, engine: Engine) -> int:
 class SpeechServer(uvicorn.Server):
     """Stays up after SIGTERM, unready, until its streams have ended or `drain_seconds` are over.
 
-    Clients that have not noticed yet are still served in that time, and asked to leave.
+    Clients that have not noticed yet are still served in that time, and asked to leave: it does not
+    go as long as they come, for a request on a connection that it closes would be lost.
     """
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
@@ -38,6 +41,8 @@ class SpeechServer(uvicorn.Server):
         self.service: SpeechService = app.state.service
         self._drain_seconds = settings.drain_seconds
         self._drain_until: float | None = None
+        self._last_request = 0.0
+        self._requests = 0
         super().__init__(
             uvicorn.Config(
                 app,
@@ -56,7 +61,8 @@ class SpeechServer(uvicorn.Server):
             self.should_exit = True
             return
         self.service.begin_drain()
-        self._drain_until = time.monotonic() + self._drain_seconds
+        self._last_request = time.monotonic()
+        self._drain_until = self._last_request + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
         stop = await super().on_tick(counter)
@@ -65,7 +71,12 @@ class SpeechServer(uvicorn.Server):
     def _is_drained(self) -> bool:
         if self._drain_until is None:
             return False
-        return self.service.open_requests == 0 or time.monotonic() >= self._drain_until
+        now = time.monotonic()
+        if self._requests != self.server_state.total_requests:
+            self._requests = self.server_state.total_requests
+            self._last_request = now
+        quiet = now - self._last_request >= _QUIET_SECONDS
+        return now >= self._drain_until or (quiet and self.service.open_requests == 0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
