@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -80,7 +81,7 @@ def roll_out(
 ) -> list[str]:
     """Replaces a gateway's pods by some with these annotations; the names of the new ones."""
     before = {pod.metadata.name for pod in lab.ready_pods(namespace, app=name)}
-    metadata = {"annotations": dict(annotations)}
+    metadata = {"annotations": {RESTARTED: uuid.uuid4().hex, **annotations}}
     lab.environment.apps.patch_namespaced_deployment(
         name, namespace, {"spec": {"template": {"metadata": metadata}}}
     )
@@ -217,7 +218,7 @@ def shown_serial_number(client: Caller, address: str) -> int:
 
 
 def test_a_rollout_of_the_gateway_ends_no_stream(lab: Lab, streams: Running) -> None:
-    roll_out(lab, GATEWAY_NAMESPACE, GATEWAY, {RESTARTED: "once"})
+    roll_out(lab, GATEWAY_NAMESPACE, GATEWAY, {})
     eventually(lambda: statuses(lab) == {200}, 30, "the new gateway answers")
     assert open_streams(lab) == STREAMS
 
@@ -323,6 +324,6 @@ def test_a_gateway_that_does_not_wait_for_its_streams_would_be_noticed(lab: Lab)
         running = other.start(lab.asking(SHORT_STREAM, count=FEW), concurrency=FEW)
         (server,) = lab.upstreams(OTHER_VOICE).values()
         eventually(lambda: server.counts()["open"] == FEW, 20, "all streams have begun")
-        roll_out_other({RESTARTED: "once"})
+        roll_out_other({})
         with pytest.raises(AssertionError, match="streams ended as"):
             check_streams_survive(running.finish(), SHORT_STREAM, FEW)
