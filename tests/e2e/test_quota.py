@@ -23,6 +23,7 @@ from tests.e2e.metered import (
     GENEROUS,
     NAMESPACE,
     UNIT_SECONDS,
+    VOICE,
     WITHOUT_TENANT,
     Config,
     Metered,
@@ -37,8 +38,9 @@ from voicemesh.gateway.quota_service import REDIS, REDIS_PORT
 UNMETERED: Final = TENANT
 """A tenant whose budget no test uses up."""
 
-STREAMS: Final = 16
-STREAM: Final = Script(chunks=150, size=64, pause_ms=100)
+STRANGER: Final = "stranger"
+STREAMS: Final = 8
+STREAM: Final = Script(chunks=100, size=64, pause_ms=100)
 
 
 @pytest.fixture
@@ -57,13 +59,12 @@ def check_budget(metered: Metered, tenant: str | None = None, budget: int = BUDG
     answers = metered.ask(tenant or somebody(), 4 * budget, probe=probe)
     asked = [now - before for before, now in zip(asked, metered.questions(), strict=True)]
     seen = statuses(answers)
-    figures.note("quota", f"served of a budget of {budget}, gateways: {len(asked)}", seen[200])
     uncounted = [answer for answer in answers if "x-ratelimit-limit" not in answer.headers]
     assert len(uncounted) in (0, len(answers)), f"not counted: {uncounted}"
     assert seen == {200: budget, 429: 3 * budget}, f"a budget of {budget} gives {seen}"
     assert metered.upstream().counts()["by_probe"][probe] == budget
-    assert sum(asked) == len(answers)
-    assert all(asked), f"one gateway was asked nothing: {asked}"
+    assert all(asked), f"a gateway has asked nothing: {asked}"
+    figures.note("quota", f"served of a budget of {budget}, gateways: {len(asked)}", seen[200])
 
 
 def test_one_gateway_serves_exactly_the_budget(metered: Metered) -> None:
@@ -324,10 +325,10 @@ def _all_whole(answers: list[Answer]) -> None:
 
 
 def answer_to_a_stranger(metered: Metered) -> str:
-    """What Redis answers a pod of a tenant, which has a sidecar."""
-    metered.lab.inside(tenant=TENANT)
+    """What Redis answers a pod beside it, which has a sidecar and another account."""
+    metered.lab.inside(VOICE, tenant=NAMESPACE, account=STRANGER)
     redis = metered.lab.core.read_namespaced_service(REDIS, NAMESPACE).spec.cluster_ip
-    return said(Proxy("caller-caller").network, redis, REDIS_PORT, "PING")
+    return said(Proxy(f"caller-{STRANGER}").network, redis, REDIS_PORT, "PING")
 
 
 def check_the_counters_answer_nobody_else(metered: Metered) -> None:
