@@ -5,8 +5,9 @@
 FOLDER is that of the Go module github.com/corazawaf/coraza-coreruleset/v4, which carries rules and
 tests. Taken are tests that expect a critical rule of paranoia level 1 to match: one such match is
 enough for a refusal. A payload that the test sends in the query, in a header or in the path stays
-there. One that it sends in a field of a form goes into a field of JSON that is not spoken, and into
-the query: rules treat all of these alike.
+there, below a path that is served: without a route, a gateway answers 404 and asks nobody. One that
+it sends in a field of a form goes into a field of JSON that is not spoken, and into the query:
+rules treat all of these alike.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import yaml
 
 ATTACKS: Final = Path(__file__).parent / "attacks.json"
 CLASSES: Final = {
-    "911": "method",
     "913": "scanner",
     "921": "protocol",
     "930": "local file inclusion",
@@ -100,19 +100,19 @@ def _placed(test: str, kind: str, sent: dict[str, Any]) -> Iterator[Attack]:
         return
     path, _, query = uri.partition("?")
     headers = _telling(sent.get("headers", {}))
-    if kind == "method":
-        yield Attack(test, kind, "method", method, "/v1/audio/voices", {})
-    elif sent.get("data"):
+    is_plain = path in ("/", "/get", "/post")
+    if sent.get("data"):
         if method == "POST" and not headers and not query:
             yield from _from_form(test, kind, sent)
     elif method != "GET":
         return
-    elif query and not headers and " " not in query:
+    elif query and is_plain and not headers and " " not in query:
         yield Attack(test, kind, "query", "GET", f"/v1/audio/voices?{query}", {})
-    elif headers and not query:
+    elif headers and is_plain and not query:
         yield Attack(test, kind, "header", "GET", "/v1/audio/voices", headers)
-    elif not headers and path not in ("/", "/get", "/post") and " " not in path:
-        yield Attack(test, kind, "path", "GET", path, {})
+    elif not headers and not is_plain and " " not in uri:
+        below = uri.removeprefix("/get")
+        yield Attack(test, kind, "path", "GET", f"/v1/audio/voices{below}", {})
 
 
 def _from_form(test: str, kind: str, sent: dict[str, Any]) -> Iterator[Attack]:
@@ -130,11 +130,17 @@ def _from_form(test: str, kind: str, sent: dict[str, Any]) -> Iterator[Attack]:
 
 
 def _telling(headers: dict[str, Any]) -> dict[str, str]:
-    """The headers that are the attack, not what every test sends."""
+    """The headers that are the attack, not what every test sends.
+
+    A Referer that is no URL is left out: Envoy removes it, whoever asks.
+    """
     return {
         name: str(value)
         for name, value in headers.items()
-        if name.lower() not in _OWN_HEADERS and value != _TEST_AGENT and str(value).isascii()
+        if name.lower() not in _OWN_HEADERS
+        and value != _TEST_AGENT
+        and str(value).isascii()
+        and not (name.lower() == "referer" and " " in str(value))
     }
 
 

@@ -144,7 +144,10 @@ VOICES = {
     "lasting": ("lab-a", {"variants": [variant("stable", 90), variant("canary", 10)]}),
     "named": ("lab-a", {"variants": [variant()]}),
     "metered": ("lab-b", {"variants": [variant()]}),
-    "walled": ("lab-b", {"variants": [variant()]}),
+    "walled": (
+        "lab-b",
+        {"variants": [variant()], "allowed_origins": ["https://studio.example.com"]},
+    ),
 }
 
 certificate = Path(config.require("certificate")).read_text()
