@@ -15,6 +15,7 @@ from voicemesh.testing import Recording, record
 
 VARIANT = {"name": "stable", "version": "1.0", "image": "registry.example.com/speech:1.0"}
 VOICE = {"namespace": "tts", "variants": [VARIANT]}
+ISSUER = {"issuer": "https://login", "jwksUri": "https://login/keys", "audiences": ["voices"]}
 PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n"
 
 
@@ -65,10 +66,10 @@ def test_a_component_is_declared_as_a_python_program_would_and_has_its_outputs()
 
 def test_an_enumeration_is_given_by_its_value() -> None:
     gateway = package.voicemesh.PublicGateway
-    hosts = [{"name": "tts.example.com", "secretName": "tts"}]
-    read = package.read_arguments(gateway, {"hosts": hosts, "serviceType": "NodePort"})
+    given = {"hosts": [{"name": "tts.example.com", "secretName": "tts"}], "issuers": [ISSUER]}
+    read = package.read_arguments(gateway, {**given, "serviceType": "NodePort"})
     assert read.service_type is ServiceType.NODE_PORT
-    assert refusal("PublicGateway", {"hosts": hosts, "serviceType": "ExternalName"}) == {
+    assert refusal("PublicGateway", {**given, "serviceType": "ExternalName"}) == {
         "serviceType": "is 'ExternalName'; allowed: 'LoadBalancer', 'NodePort'"
     }
 
@@ -81,7 +82,7 @@ def test_outputs_and_secrets_stay_what_they_are() -> None:
             "privateKey": pulumi.Output.secret(PEM),
         }
         package.VoicemeshProvider().construct(
-            "it", "voicemesh:index:PublicGateway", {"hosts": [host]}
+            "it", "voicemesh:index:PublicGateway", {"hosts": [host], "issuers": [ISSUER]}
         )
 
     recording = record(program)
