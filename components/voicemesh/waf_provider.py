@@ -26,8 +26,9 @@ class WafProvider:
     whoever could overload it would else have got around it. True where an hour without speech
     costs more than one without rules."""
 
-    timeout_milliseconds: int = 500
-    """After this long without an answer, `fail_open` decides."""
+    timeout_milliseconds: int = 2000
+    """After this long without an answer, `fail_open` decides. Answers take a few milliseconds:
+    only pods without a core to run on, or a node that is lost, make requests wait."""
 
     max_body_kib: int = 512
     """Largest body of JSON, in KiB, at most 900; a larger one is refused with 413. Of an upload of
