@@ -24,8 +24,8 @@ LIMITS = ConnectionLimits(max_connections=8, max_pending_requests=4, max_request
 WORKERS = 2
 """Threads of a gateway's proxy: Envoy lets each have one connection, whatever the limit."""
 
-CALLERS = 120
-HOLD_SECONDS = 2.0
+CALLERS = 60
+HOLD_SECONDS = 3.0
 FAST_SECONDS = 0.25
 BOUNDED_MIB = 30
 SHED = 1000

@@ -121,7 +121,7 @@ VOICES = {
             ],
             "vip_variant": "vip",
             "experiments": ["stable", "canary"],
-            "ejection": Ejection(base_seconds=4, interval_seconds=1),
+            "ejection": Ejection(base_seconds=6, interval_seconds=1),
             "warmup_seconds": 10,
         },
     ),
@@ -130,7 +130,7 @@ VOICES = {
         {
             "variants": [variant()],
             "connection_limits": ConnectionLimits(8, 4, 16),
-            "ejection": Ejection(base_seconds=4, interval_seconds=1),
+            "ejection": Ejection(base_seconds=6, interval_seconds=1),
         },
     ),
     "guarded": (
