@@ -313,6 +313,11 @@ class Lab:
             network.NAMESPACES / _CLIENT_NAMESPACE, Target(address, port, host or address)
         )
 
+    def beside(self, voice: str = "plain") -> Caller:
+        """A client in the network of one of a voice's pods, which calls it without any proxy."""
+        pod = self.pods(voice)[0].metadata.name
+        return Caller(Upstream(pod).network, Target("127.0.0.1", HTTP_PORT, pod))
+
     def load(self, *requests: Request, voice: str = "plain", **how: Any) -> list[Answer]:
         """Sends requests to a voice through the gateway and awaits their answers."""
         return self.public(voice).load(*requests, **how)
