@@ -18,6 +18,9 @@ from speech_server.settings import Settings
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CUT_SECONDS = 1
+_KEEP_ALIVE_SECONDS = 2 * 3600
+"""Longer than a proxy keeps a connection that nobody uses (Envoy: an hour). Whoever closes it first
+must not be the server: a request that is on its way to it then would be lost."""
 _QUIET_SECONDS = 1.0
 """After this long without a request, every proxy knows that this pod goes."""
 
@@ -51,6 +54,7 @@ class SpeechServer(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_CUT_SECONDS,
             )
         )
