@@ -64,10 +64,7 @@ class Metered:
 
     def send(self, request: Request, count: int) -> list[Answer]:
         """Sends a request `count` times, to all gateways alike, in one unit of time."""
-        if seconds_left() < LONGEST_CHECK_SECONDS:
-            eventually(
-                lambda: seconds_left() >= LONGEST_CHECK_SECONDS, 30, "the next minute begins"
-            )
+        self.begin(LONGEST_CHECK_SECONDS)
         callers = self.callers()
         shares = [len(range(number, count, len(callers))) for number in range(len(callers))]
         running = [
@@ -76,6 +73,11 @@ class Metered:
             if share
         ]
         return [answer for each in running for answer in each.finish()]
+
+    def begin(self, seconds: float) -> None:
+        """Awaits a moment after which the minute lasts for this long."""
+        if seconds_left() < seconds:
+            eventually(lambda: seconds_left() >= seconds, UNIT_SECONDS, "the next minute begins")
 
     def callers(self) -> list[Caller]:
         """The client outside the cluster, by way of each node with a gateway."""
@@ -129,17 +131,17 @@ class Metered:
         # Tells that the change has arrived.
         mark = config["stat_prefix"] = f"control-{uuid.uuid4().hex[:8]}"
         with self.lab.patched(*FILTER, {"configPatches": patches}):
-            eventually(lambda: all(self._filters_with(mark)), 30, "the filter is changed")
+            eventually(lambda: all(self._filters_with(mark)), 60, "the filter is changed")
             yield
-        eventually(lambda: not any(self._filters_with(mark)), 30, "the filter is as it was")
+        eventually(lambda: not any(self._filters_with(mark)), 60, "the filter is as it was")
 
     @contextmanager
     def not_asking(self) -> Iterator[None]:
         """For a while, the gateway has no such filter."""
         with self.lab.without(*FILTER):
-            eventually(lambda: not any(self._filters_with(RATELIMIT)), 30, "the filter is gone")
+            eventually(lambda: not any(self._filters_with(RATELIMIT)), 60, "the filter is gone")
             yield
-        eventually(lambda: all(self._filters_with(RATELIMIT)), 30, "the filter is there")
+        eventually(lambda: all(self._filters_with(RATELIMIT)), 60, "the filter is there")
 
     def _filters_with(self, text: str) -> list[bool]:
         return [text in _active_listeners(proxy) for proxy in self.gateways()]

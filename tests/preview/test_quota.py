@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pulumi
@@ -85,6 +86,24 @@ def test_the_file_of_the_limits_is_where_the_service_watches(recording: Recordin
     folder = "/".join([settings["RUNTIME_ROOT"], settings["RUNTIME_SUBDIRECTORY"], "config"])
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == [folder]
     assert settings["RUNTIME_WATCH_ROOT"] == "false"
+
+
+def test_a_connection_on_which_redis_is_silent_is_given_up(recording: Recording) -> None:
+    spec = recording.one(ENVOY_FILTER, "public-redis").inputs["spec"]
+    assert spec["workloadSelector"] == {"labels": {"app": "ratelimit"}}
+    (patch,) = spec["configPatches"]
+    service = patch["match"]["cluster"]
+    assert service == {"service": "redis.istio-ingress.svc.cluster.local", "portNumber": 6379}
+    (option,) = patch["patch"]["value"]["upstream_bind_config"]["socket_options"]
+    assert (option["level"], option["name"]) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
+def test_who_has_lost_redis_is_asked_no_more(recording: Recording) -> None:
+    (container,) = pods(recording)["ratelimit"]["template"]["spec"]["containers"]
+    settings = {each["name"]: each["value"] for each in container["env"]}
+    assert settings["REDIS_HEALTH_CHECK_ACTIVE_CONNECTION"] == "true"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/healthcheck"
+    assert container["readinessProbe"]["failureThreshold"] == 1
 
 
 def test_every_pod_is_confined_and_made_again_for_another_mesh(recording: Recording) -> None:

@@ -92,8 +92,8 @@ class RequestQuota:
 
     timeout_seconds: float = 0.5
     """A request that has waited this long for its answer counts as one that nobody can count. The
-    answer takes a millisecond or two. Where a pod is gone, proxies know at once: only a node or
-    network that fails without a word makes requests wait so long."""
+    answer takes a millisecond or two. While Redis is down, some requests wait so long: proxies do
+    not ask pods that know to have lost it."""
 
     ratelimit_image: str = "docker.io/envoyproxy/ratelimit:3fb70258"
     """Image of envoyproxy/ratelimit, which releases commits only."""

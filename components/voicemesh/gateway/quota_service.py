@@ -63,7 +63,7 @@ from voicemesh.gateway.quota import (
     quota_filter,
 )
 from voicemesh.istio import AuthorizationPolicy, EnvoyFilter
-from voicemesh.istio.specs import AuthorizationPolicySpec
+from voicemesh.istio.specs import AuthorizationPolicySpec, EnvoyFilterSpec
 from voicemesh.mesh import TRUST_DOMAIN
 from voicemesh.sizes import ComputeSize, memory_quantity
 
@@ -74,6 +74,9 @@ _METRICS_PORT: Final = 9090
 _PROXY_METRICS_PORT: Final = 15020
 _PRE_STOP_SECONDS: Final = 5
 """A pod that ends still answers for this long, until the gateway's proxies know."""
+_SILENT_SECONDS: Final = 3
+_IPPROTO_TCP: Final = 6
+_TCP_USER_TIMEOUT: Final = 18
 _REDIS_MEMORY_SHARE: Final = 0.5
 """Of its limit: the rest is for connections and what the allocator leaves unused."""
 _LIMITS_FILE: Final = "limits.yaml"
@@ -133,7 +136,13 @@ def declare_quota(
     )
     stored = _declare(parent, name, within, store, [])
     configuration = _declare_limits(parent, name, within, quota)
-    ready = _declare(parent, name, within, service, [configuration, *stored])
+    connections = EnvoyFilter(
+        f"{name}-{REDIS}",
+        ObjectMetaArgs(name=REDIS, namespace=within),
+        store_connections(namespace_name),
+        child_options(parent),
+    )
+    ready = _declare(parent, name, within, service, [configuration, connections, *stored])
     return EnvoyFilter(
         f"{name}-quota",
         ObjectMetaArgs(name=f"{name}-quota", namespace=within),
@@ -235,6 +244,37 @@ def reachable_from(callers: Mapping[str, str], app: str, port: int) -> NetworkPo
     )
 
 
+def store_connections(namespace: str) -> EnvoyFilterSpec:
+    """Has the sidecars of the service give up a connection on which Redis is silent.
+
+    The service itself waits for each answer without an end. When a node is gone, with nobody left
+    to reset its connections, Linux would wait for a quarter of an hour (tcp(7), tcp_retries2).
+    """
+    option = {
+        "level": _IPPROTO_TCP,
+        "name": _TCP_USER_TIMEOUT,
+        "int_value": _SILENT_SECONDS * 1000,
+        "state": "STATE_PREBIND",
+    }
+    service = f"{REDIS}.{namespace}.svc.cluster.local"
+    return {
+        "workloadSelector": {"labels": {contract.APP_LABEL: RATELIMIT}},
+        "configPatches": [
+            {
+                "applyTo": "CLUSTER",
+                "match": {
+                    "context": "SIDECAR_OUTBOUND",
+                    "cluster": {"service": service, "portNumber": REDIS_PORT},
+                },
+                "patch": {
+                    "operation": "MERGE",
+                    "value": {"upstream_bind_config": {"socket_options": [option]}},
+                },
+            }
+        ],
+    }
+
+
 def ratelimit_deployment(
     quota: RequestQuota, annotations: Mapping[str, pulumi.Input[str]]
 ) -> DeploymentSpecArgs:
@@ -257,7 +297,9 @@ def ratelimit_deployment(
             ContainerPortArgs(name="health", container_port=_HEALTH_PORT),
         ],
         readiness_probe=ProbeArgs(
-            http_get=HTTPGetActionArgs(path="/healthcheck", port="health"), period_seconds=2
+            http_get=HTTPGetActionArgs(path="/healthcheck", port="health"),
+            period_seconds=1,
+            failure_threshold=1,
         ),
         lifecycle=LifecycleArgs(
             pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=_PRE_STOP_SECONDS))
@@ -277,6 +319,9 @@ def ratelimit_settings() -> dict[str, str]:
         "REDIS_SOCKET_TYPE": "tcp",
         "REDIS_URL": f"{REDIS}:{REDIS_PORT}",
         "REDIS_TIMEOUT": "1s",
+        # Without a connection its answers would wait for one: a pod that has none is not ready, and
+        # the gateway's proxies ask it no more.
+        "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION": "true",
         "RUNTIME_ROOT": "/limits",
         "RUNTIME_SUBDIRECTORY": RATELIMIT,
         # Kubernetes changes a mounted file by another link to the folder that holds it: what has
