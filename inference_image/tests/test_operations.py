@@ -6,10 +6,12 @@ import asyncio
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +162,24 @@ def test_streams_that_outlast_the_drain_are_broken_not_shortened(process: Proces
     assert process.popen.wait(WAIT_SECONDS) == 0
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         stream.read()
+
+
+@pytest.mark.parametrize("process", [{"drain_seconds": "60"}], indirect=True)
+def test_after_sigterm_it_stays_as_long_as_requests_come(process: Process) -> None:
+    process.popen.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    while time.monotonic() - began < 3:
+        assert process.ready_status() == 503
+    assert process.popen.wait(WAIT_SECONDS) == 0
+
+
+@pytest.mark.parametrize("process", [{"drain_seconds": "60"}], indirect=True)
+def test_a_connection_that_nobody_uses_stays_open(process: Process) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=WAIT_SECONDS)
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    assert connection.sock is not None
+    # uvicorn's own five seconds are as long as some proxies wait before they use one again.
+    closed, _, _ = select.select([connection.sock], [], [], 6)
+    assert not closed
+    connection.close()
