@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         WebApplicationFirewall,
         WhenUnavailable,
     )
-    from voicemesh.identity import TokenIssuer
+    from voicemesh.issuers import TokenIssuer
     from voicemesh.mesh import IstioMesh, IstioMeshArgs, ProxyBuild
     from voicemesh.names import UniqueName, UniqueNameArgs
     from voicemesh.registry import ImageRegistry, ImageRegistryArgs
@@ -165,7 +165,7 @@ _MODULES = {
     "TenantNamespaceArgs": "tenancy",
     "TenantNetwork": "tenancy",
     "TenantQuota": "tenancy",
-    "TokenIssuer": "identity",
+    "TokenIssuer": "issuers",
     "TtsVoiceService": "service.component",
     "TtsVoiceServiceArgs": "service.arguments",
     "UniqueName": "names",

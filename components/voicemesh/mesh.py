@@ -12,7 +12,8 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from voicemesh.arguments import Faults
 from voicemesh.charts import ISTIO_IMAGE_HUB, ISTIO_VERSION, ChartSource
 from voicemesh.component import after, child_options
-from voicemesh.identity import TokenIssuer, check_issuers, declare_sources
+from voicemesh.identity import declare_sources
+from voicemesh.issuers import TokenIssuer, check_issuers
 from voicemesh.istio import PeerAuthentication
 from voicemesh.namespaces import declare_namespace
 from voicemesh.revisions import (

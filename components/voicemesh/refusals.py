@@ -17,7 +17,7 @@ NOT_AUTHORIZED: Final = "rbac_access_denied_matched_policy"
 
 NO_ROUTE: Final = "route_not_found"
 
-_CONNECTION_MANAGER: Final = "envoy.filters.network.http_connection_manager"
+CONNECTION_MANAGER: Final = "envoy.filters.network.http_connection_manager"
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
 _REALM: Final = "voicemesh"
 _SERVER_ERROR: Final = 500
@@ -84,12 +84,12 @@ def answer_with(context: str, refusals: Sequence[dict[str, Any]]) -> ConfigPatch
         "applyTo": "NETWORK_FILTER",
         "match": {
             "context": context,
-            "listener": {"filterChain": {"filter": {"name": _CONNECTION_MANAGER}}},
+            "listener": {"filterChain": {"filter": {"name": CONNECTION_MANAGER}}},
         },
         "patch": {
             "operation": "MERGE",
             "value": {
-                "name": _CONNECTION_MANAGER,
+                "name": CONNECTION_MANAGER,
                 "typed_config": {
                     "@type": f"{_TYPES}.filters.network.http_connection_manager.v3."
                     "HttpConnectionManager",

@@ -43,7 +43,7 @@ from voicemesh import (
     VoiceVolumeArgs,
     WafProvider,
 )
-from voicemesh.identity import KeySource
+from voicemesh.issuers import KeySource
 
 if TYPE_CHECKING:
     # Only an environment that uses AWS pays for loading its SDK.

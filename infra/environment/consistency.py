@@ -13,7 +13,7 @@ from infra.environment.section import Faults, path, repeated
 from infra.environment.services import Network, Tenant, Voice
 from voicemesh import contract
 from voicemesh.arguments import DNS_LABEL, PRINCIPAL, URL
-from voicemesh.identity import KeySource
+from voicemesh.issuers import KeySource
 from voicemesh.tenancy.component import WORKLOAD_ACCOUNT
 
 RESERVED_NAMESPACES: Final = frozenset(

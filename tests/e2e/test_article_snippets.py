@@ -34,7 +34,7 @@ from tests.e2e.load import Answer
 from tests.e2e.rendered import Object
 from tests.e2e.submission import own_namespace, refusal, submitted, withdrawn
 from voicemesh.contract import BATCH_PATH, BATCH_SCOPE, HTTP_PORT, TIER_HEADER, TTS_PATH
-from voicemesh.identity import KeySource, TokenIssuer
+from voicemesh.issuers import KeySource, TokenIssuer
 from voicemesh.revisions import INJECTION_LABELS
 
 FOLDER: Final = Path(__file__).parents[1] / "seed_snippets"

@@ -18,7 +18,8 @@ from infra.local.up import GATEWAY_AUTHORITY
 from tests.e2e.environment import eventually
 from tests.e2e.lab import CLIENT_ADDRESS, GATEWAY_NAMESPACE, Lab
 from tests.e2e.test_identity import GATEWAY_FILTER, mutated, providers, speaks
-from voicemesh.identity import KeySource, service_entry, tls_origination
+from voicemesh.identity import service_entry, tls_origination
+from voicemesh.issuers import KeySource
 
 HOST: Final = "login.voicemesh.example"
 SOURCE: Final = KeySource(HOST, 8443, tls=True)

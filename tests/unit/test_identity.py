@@ -7,15 +7,14 @@ import pytest
 from voicemesh import TokenIssuer, VoiceAccess, contract
 from voicemesh.gateway.authentication import token_required
 from voicemesh.identity import (
-    KeySource,
-    external_sources,
     forwarded_headers,
     keys_ahead,
     request_authentication,
     service_entry,
     tls_origination,
 )
-from voicemesh.service.access import authorization_policy
+from voicemesh.issuers import KeySource, external_sources
+from voicemesh.service.authorization import authorization_policy
 
 PODS = {"app": "speech"}
 GATEWAY = "cluster.local/ns/istio-ingress/sa/public"

@@ -13,7 +13,7 @@ from voicemesh.charts import ChartSource
 from voicemesh.gateway.hosts import GatewayHost
 from voicemesh.gateway.quota import RequestQuota
 from voicemesh.gateway.waf import WebApplicationFirewall
-from voicemesh.identity import TokenIssuer, check_issuers
+from voicemesh.issuers import TokenIssuer, check_issuers
 from voicemesh.sizes import ComputeSize
 
 _MIN_NODE_PORT: Final = 30000

@@ -8,7 +8,8 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh import contract
 from voicemesh.component import child_options
-from voicemesh.identity import TokenIssuer, keys_ahead, request_authentication
+from voicemesh.identity import keys_ahead, request_authentication
+from voicemesh.issuers import TokenIssuer
 from voicemesh.istio import AuthorizationPolicy, EnvoyFilter, RequestAuthentication
 from voicemesh.istio.specs import AuthorizationPolicySpec, EnvoyFilterSpec, From, Operation
 from voicemesh.refusals import (

@@ -9,7 +9,7 @@ import pulumi
 
 from voicemesh import contract
 from voicemesh.arguments import LABEL_KEY, LABEL_VALUE, URL, Faults, is_known
-from voicemesh.identity import TokenIssuer, check_issuers
+from voicemesh.issuers import TokenIssuer, check_issuers
 from voicemesh.service.access import VoiceAccess
 from voicemesh.service.data import ModelWeights, ObjectStorage, OutputStorage
 from voicemesh.service.scaling import Autoscaling, Scaler

@@ -12,7 +12,7 @@ from voicemesh.arguments import Faults
 from voicemesh.component import after, child_options
 from voicemesh.istio import DestinationRule, VirtualService
 from voicemesh.mesh import TRUST_DOMAIN
-from voicemesh.service import access, autoscalers, resilience, traffic, workload
+from voicemesh.service import authorization, autoscalers, resilience, traffic, workload
 from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant, check_names
 from voicemesh.service.keda import ScaledObject
 from voicemesh.service.scaling import Scaler
@@ -93,7 +93,7 @@ class TtsVoiceService(pulumi.ComponentResource):
 
     def _access(self) -> list[pulumi.Resource]:
         args = self._args
-        return access.declare_access(
+        return authorization.declare_access(
             self,
             self._name_prefix,
             self._service,
