@@ -235,15 +235,14 @@ def check_shifts(lab: Lab, apply: Apply, steps: Sequence[Mapping[str, int]]) -> 
             _await_requests(servers, probe)
         ended = time.monotonic()
         answers, whole = steady.stop(), streams.finish()
-    seconds = {
-        _mark(step): _seconds_until_effect(step, since, until, answers)
-        for step, since, until in zip(steps, applied, [*applied[1:], ended], strict=True)
-    }
     lasted = [answer for answer in whole if answer.started < began < ended < answer.ended]
     expected = sha256(body_bytes(script)).hexdigest()
     unbroken = [answer for answer in lasted if answer.is_good and answer.sha256 == expected]
     assert len(unbroken) == STREAMS, f"streams: {len(unbroken)} of {STREAMS} are unbroken"
-    return seconds
+    return {
+        _mark(step): _seconds_until_effect(step, since, until, answers)
+        for step, since, until in zip(steps, applied, [*applied[1:], ended], strict=True)
+    }
 
 
 def test_weights_shift_within_a_second_and_break_no_stream(lab: Lab) -> None:
@@ -271,7 +270,7 @@ def test_a_stream_that_breaks_during_a_shift_is_noticed(lab: Lab) -> None:
         return len(pods) == 2 and not Path(f"/proc/{victim.pid}").exists()
 
     try:
-        with pytest.raises(AssertionError, match=r"streams: |failed, as"):
+        with pytest.raises(AssertionError, match="streams: "):
             check_shifts(lab, with_a_kill, STEPS[1:2])
     finally:
         eventually(is_restarted, 120, "the server is back")
