@@ -239,6 +239,7 @@ def check_shifts(lab: Lab, apply: Apply, steps: Sequence[Mapping[str, int]]) -> 
     expected = sha256(body_bytes(script)).hexdigest()
     unbroken = [answer for answer in lasted if answer.is_good and answer.sha256 == expected]
     assert len(unbroken) == STREAMS, f"streams: {len(unbroken)} of {STREAMS} are unbroken"
+    variants(answers)
     return {
         _mark(step): _seconds_until_effect(step, since, until, answers)
         for step, since, until in zip(steps, applied, [*applied[1:], ended], strict=True)
