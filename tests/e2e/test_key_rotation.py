@@ -66,7 +66,7 @@ class Rotation:
         return statuses != {405}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rotation(lab: Lab) -> Iterator[tuple[Rotation, Running]]:
     """A rotation that has begun, and streams that had before."""
     stream = lab.asking({"chunks": STREAM_SECONDS, "size": 64, "pause_ms": 1000}, count=STREAMS)
