@@ -142,7 +142,7 @@ def taking_effect(
     def fares() -> set[int | str]:
         return {outcome(answer) for answer in place.load(many, concurrency=BURST_CONNECTIONS)}
 
-    (before,) = eventually(lambda: seen if len(seen := fares()) == 1 else None, 60, "one outcome")
+    (before,) = eventually(lambda: seen if len(seen := fares()) == 1 else set(), 60, "one outcome")
     with change:
         eventually(lambda: before not in fares(), 60, f"otherwise than {before}")
         yield
