@@ -18,13 +18,22 @@ from tests.stacks import CLUSTER_OF
 from voicemesh.testing import Recording
 
 H100S = {"online-reserved", "online-on-demand"}
+COUNTING = {
+    "public-gateway-ratelimit": {"cluster-system"},
+    "public-gateway-redis": {"cluster-system"},
+}
 EXPECTED = {
     "dev": {
         "playground-speech-stable": {"cluster-system"},
         "playground-speech-canary": {"cluster-system"},
     },
-    "staging": {"studio-narrator-stable": {"online"}, "studio-narrator-canary": {"online"}},
+    "staging": {
+        **COUNTING,
+        "studio-narrator-stable": {"online"},
+        "studio-narrator-canary": {"online"},
+    },
     "prod": {
+        **COUNTING,
         "studio-narrator-stable": H100S,
         "studio-narrator-canary": H100S,
         "studio-narrator-premium": H100S,

@@ -543,6 +543,7 @@ class TestStorage:
         }
         assert _environment(server) == {
             "SPEECH_DRAIN_SECONDS": "600",
+            "SPEECH_GATEWAY_PRINCIPAL": "cluster.local/ns/istio-ingress/sa/public",
             "SPEECH_MODEL_DIRECTORY": "/models",
         }
 
@@ -551,6 +552,7 @@ class TestStorage:
         (server,) = pod(recording.one(DEPLOYMENT, "speech-canary"))["containers"]
         assert _environment(server) == {
             "SPEECH_DRAIN_SECONDS": "600",
+            "SPEECH_GATEWAY_PRINCIPAL": "cluster.local/ns/istio-ingress/sa/public",
             "SPEECH_OUTPUTS_URI": "s3://voices/outputs/tts/",
             "AWS_REGION": "eu-central-1",
         }
