@@ -189,6 +189,10 @@ def _declare(
     allowed = AuthorizationPolicy(urn, metadata, callers, opts)
     reachable = reachable_from(part.caller_labels, part.app, part.port)
     network = NetworkPolicy(urn, metadata=metadata, spec=reachable, opts=opts)
+    started_after = pulumi.ResourceOptions(depends_on=[account, allowed, network, *needed])
+    deployment = Deployment(
+        urn, metadata=metadata, spec=part.deployment, opts=child_options(parent, started_after)
+    )
     service = Service(
         urn,
         metadata=metadata,
@@ -196,11 +200,8 @@ def _declare(
             selector={contract.APP_LABEL: part.app},
             ports=[ServicePortArgs(name=part.port_name, port=part.port)],
         ),
-        opts=opts,
-    )
-    started_after = pulumi.ResourceOptions(depends_on=[account, allowed, network, *needed])
-    deployment = Deployment(
-        urn, metadata=metadata, spec=part.deployment, opts=child_options(parent, started_after)
+        # Pulumi waits for its endpoints, and would make fewer things at a time meanwhile.
+        opts=child_options(parent, pulumi.ResourceOptions(depends_on=[deployment])),
     )
     return [service, deployment]
 

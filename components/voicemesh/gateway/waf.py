@@ -146,13 +146,15 @@ def declare_waf(
         NetworkPolicy(urn, metadata=metadata, spec=reachable, opts=opts),
         PodDisruptionBudget(urn, metadata=metadata, spec=disruption_budget(), opts=opts),
     ]
-    service = Service(urn, metadata=metadata, spec=service_spec(), opts=opts)
     deployment = Deployment(
         urn,
         metadata=metadata,
         spec=deployment_spec(waf, annotations),
         opts=child_options(parent, pulumi.ResourceOptions(depends_on=needed)),
     )
+    # Pulumi waits for its endpoints, and would make fewer things at a time meanwhile.
+    served = child_options(parent, pulumi.ResourceOptions(depends_on=[deployment]))
+    service = Service(urn, metadata=metadata, spec=service_spec(), opts=served)
     return AuthorizationPolicy(
         f"{urn}-check",
         ObjectMetaArgs(name=f"{urn}-check", namespace=metadata.namespace),

@@ -1,5 +1,7 @@
 """The component that puts a voice's pods and routes together."""
 
+from collections.abc import Sequence
+
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.autoscaling.v2 import HorizontalPodAutoscaler
@@ -59,7 +61,7 @@ class TtsVoiceService(pulumi.ComponentResource):
         )
         self.service_account = after(self._service, account)
         deployments = [self._variant(variant) for variant in args.variants]
-        service = self._kubernetes_service()
+        service = self._kubernetes_service(deployments)
         rule = DestinationRule(
             name,
             self._metadata(),
@@ -139,7 +141,7 @@ class TtsVoiceService(pulumi.ComponentResource):
             )
             ScaledObject(name, metadata, spec, options)
 
-    def _kubernetes_service(self) -> Service:
+    def _kubernetes_service(self, deployments: Sequence[Deployment]) -> Service:
         port = ServicePortArgs(
             name=workload.PORT_NAME,
             port=contract.HTTP_PORT,
@@ -150,7 +152,9 @@ class TtsVoiceService(pulumi.ComponentResource):
             self._name_prefix,
             metadata=self._metadata(),
             spec=ServiceSpecArgs(selector={contract.APP_LABEL: self._service}, ports=[port]),
-            opts=child_options(self),
+            # Pulumi waits for a Service's endpoints: as many as it makes at a time would keep the
+            # pods that they wait for from being made.
+            opts=child_options(self, pulumi.ResourceOptions(depends_on=deployments)),
         )
 
     def _routes(self, depends_on: list[pulumi.Resource]) -> list[pulumi.Resource]:
