@@ -213,6 +213,23 @@ def pods_wait_for_the_role_of_their_account(recording: Recording) -> Iterator[st
             yield f"{deployment.name} does not wait for {role}"
 
 
+def services_are_made_after_their_pods(recording: Recording) -> Iterator[str]:
+    """Pulumi waits for a Service's endpoints, and makes only so many things at a time: Services
+    that come first can keep the pods that they wait for from ever being made."""
+    for service in recording.of_type(SERVICE):
+        selector = service.inputs["spec"].get("selector") or {}
+        for deployment in recording.of_type(DEPLOYMENT):
+            labels = deployment.inputs["spec"]["template"]["metadata"]["labels"]
+            is_near = namespace_of(deployment) == namespace_of(service)
+            is_its = is_near and selector.items() <= labels.items()
+            if is_its and deployment.urn not in service.depends_on:
+                yield f"{service.urn} does not wait for {deployment.urn}"
+
+
+def namespace_of(resource: Registration) -> str:
+    return resource.inputs["metadata"]["namespace"]
+
+
 def autoscalers_own_the_number_of_pods(recording: Recording) -> Iterator[str]:
     for deployment in voices(recording, DEPLOYMENT):
         scaled = _autoscaler(recording, deployment) is not None

@@ -58,6 +58,7 @@ INVARIANTS: list[Rule] = [
     rules.every_name_in_aws_is_known,
     rules.secrets_stay_secret(*KUBECONFIGS, *PRIVATE_KEYS, SECRET_KEY),
     rules.pods_wait_for_the_role_of_their_account,
+    rules.services_are_made_after_their_pods,
     rules.autoscalers_own_the_number_of_pods,
     rules.one_failing_pod_can_be_ejected,
     rules.five_hundreds_in_a_row_eject,
@@ -136,6 +137,11 @@ FAULTS: list[tuple[Rule, str, Fault]] = [
                 STORAGE_ROLE_ANNOTATION, None
             ),
         ),
+    ),
+    (
+        rules.services_are_made_after_their_pods,
+        "prod",
+        _options(rules.SERVICE, depends_on=frozenset()),
     ),
     (
         rules.autoscalers_own_the_number_of_pods,
