@@ -5,6 +5,7 @@ A voice is reached from outside as NAME.lab.voicemesh.localhost. Tests add the v
 """
 
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -50,7 +51,8 @@ def take_over(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransfo
     if isinstance(metadata, dict):
         metadata = kubernetes.meta.v1.ObjectMetaArgs(**metadata)
     if isinstance(metadata, kubernetes.meta.v1.ObjectMetaArgs):
-        metadata.annotations = {"pulumi.com/patchForce": "true"}
+        known: pulumi.Output[Any] = pulumi.Output.from_input(metadata.annotations or {})
+        metadata.annotations = known.apply(lambda it: {**it, "pulumi.com/patchForce": "true"})
         args = pulumi.ResourceTransformationArgs(
             args.resource, args.type_, args.name, {**args.props, "metadata": metadata}, args.opts
         )
