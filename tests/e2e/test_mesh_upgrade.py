@@ -72,7 +72,6 @@ def mesh(lab: Lab, tmp_path: Path) -> Iterator[Mesh]:
             ctr(node, "images", "rm", f"{hub}/{image}:{TAG}")
 
 
-@pytest.mark.xfail(reason="a few requests of some thousands still end with 503 while pods roll")
 def test_no_request_is_lost_when_a_mesh_moves_to_another_revision(lab: Lab, mesh: Mesh) -> None:
     load = _load(lab)
     try:
