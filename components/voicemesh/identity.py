@@ -200,5 +200,10 @@ def _provider(issuer: TokenIssuer, forward: bool, on_gateway: bool) -> dict[str,
             "cache_duration": f"{KEYS_REFRESH_SECONDS}s",
             # A listener waits for its first keys, or until they could not be had.
             "async_fetch": {"failed_refetch_duration": f"{KEYS_RETRY_SECONDS}s"},
+            # A kept connection that the issuer just closed must not cost those seconds.
+            "retry_policy": {
+                "num_retries": 2,
+                "retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"},
+            },
         },
     }

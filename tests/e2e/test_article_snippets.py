@@ -10,6 +10,7 @@ import string
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -298,6 +299,7 @@ class TestResilience:
                 "the job answers",
             )
             assert answered
+        eventually(lambda: "batch" not in _endpoints(article), 60, "the job is gone")
 
 
 class TestStreaming:
@@ -358,7 +360,8 @@ class TestIdentity:
             mended["spec"]["rules"] = by_path
             with applied(article, mended):
                 eventually(lambda: outside(article).request(spoken).status == 200, 30, "a way in")
-                assert inside(article).request(batch).status == 403
+                every_pod = replace(batch, count=20)
+                eventually(lambda: _statuses(inside(article).load(every_pod)) == {403}, 30, "none")
 
 
 def _created(lab: Lab, manifest: Object) -> Object:
@@ -388,6 +391,10 @@ def _both(answers: list[Answer]) -> Counter[str]:
     counted = variants(answers)
     assert set(counted) == {"stable", "experimental"}, counted
     return counted
+
+
+def _statuses(answers: list[Answer]) -> set[int]:
+    return {it.status for it in answers}
 
 
 def _upstream(lab: Lab, pod: str) -> Upstream:

@@ -447,14 +447,24 @@ def issuer_that_fails(lab: Lab, further: Mutation = lambda keys: None) -> Iterat
             changes.enter_context(mutated(lab, *kind, fetching_from_it(further)))
         proxies = [*lab.gateways().values(), *lab.sidecars(VOICE).values()]
         wanted = f'"cache_duration": "{KEYS_AGE_SECONDS}s"'
-        for proxy in proxies:
-            eventually(lambda proxy=proxy: wanted in proxy.config(), 30, "keys of that issuer")
-        eventually(lambda: speaks(lab) == REACHED, 30, "keys of that issuer")
+        eventually(lambda: all(has_taken(it, wanted) for it in proxies), 60, "the other issuer")
+        eventually(lambda: speaks(lab) == REACHED, 60, "keys of that issuer")
         lab.patch(*FAILING_ISSUER, failing_issuer(DEAD_PORT))
-        for proxy in proxies:
-            eventually(lambda proxy=proxy: is_dead(proxy), 30, "the issuer does not answer")
-        yield
-    eventually(lambda: speaks(lab) == REACHED, 30, "keys of the issuer again")
+        eventually(lambda: all(is_dead(it) for it in proxies), 60, "the issuer does not answer")
+        try:
+            yield
+        finally:
+            changes.close()
+            eventually(
+                lambda: not any(wanted in it.config() for it in proxies), 60, "the issuer of before"
+            )
+            eventually(lambda: speaks(lab) == REACHED, 60, "keys of the issuer again")
+
+
+def has_taken(proxy: Proxy, wanted: str) -> bool:
+    """Whether a proxy works by this: no listener still waits to take the place of another."""
+    (warming,) = proxy.stats("listener_manager.total_listeners_warming").values()
+    return warming == 0 and wanted in proxy.config()
 
 
 def is_dead(proxy: Proxy) -> bool:
