@@ -30,8 +30,9 @@ from google.protobuf.json_format import MessageToDict
 from pulumi.runtime import mocks, rpc, settings
 from pulumi.runtime.proto import resource_pb2
 
+from voicemesh.urns import STACK_TYPE, child_urn
+
 _SECRET_SIGNATURE = rpc._special_sig_key
-_STACK = "pulumi:pulumi:Stack"
 _STACK_REFERENCE = "pulumi:pulumi:StackReference"
 
 
@@ -195,20 +196,17 @@ class RecordingMonitor(mocks.MockMonitor):
         )
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
-        """As the engine does: the types of all ancestors, without the stack's."""
-        ancestors = "" if not parent else parent.split("::")[2]
-        qualified = type_ if ancestors in ("", _STACK) else f"{ancestors}${type_}"
-        return f"urn:pulumi:{settings.get_stack()}::{settings.get_project()}::{qualified}::{name}"
+        return child_urn(settings.get_stack(), settings.get_project(), parent, type_, name)
 
     def RegisterResource(self, request: Any) -> Any:
         response = super().RegisterResource(request)
-        if request.type != _STACK:
+        if request.type != STACK_TYPE:
             self._keep(_registration(response.urn, request))
         return response
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
         outputs = MessageToDict(request.outputs)
-        if request.urn.split("::")[2] == _STACK:
+        if request.urn.split("::")[2] == STACK_TYPE:
             self._exports = outputs
         else:
             known = self._registrations[request.urn]

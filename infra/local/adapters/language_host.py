@@ -25,10 +25,10 @@ from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
-from infra.local.adapters.program_runner import EXIT_AFTER_USER_MESSAGE
 from infra.local.adapters.provider_base import run_server
+from voicemesh.policy import program_runner
 
-_RUNNER = Path(__file__).with_name("program_runner.py")
+_RUNNER = Path(program_runner.__file__)
 _READ_BYTES = 64 * 1024
 
 
@@ -143,7 +143,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         code = self._wait(child)
         if code == 0:
             return language_pb2.RunResponse()
-        if code == EXIT_AFTER_USER_MESSAGE:
+        if code == program_runner.EXIT_AFTER_USER_MESSAGE:
             return language_pb2.RunResponse(bail=True)
         return language_pb2.RunResponse(error=f"Program exited with non-zero exit code: {code}")
 

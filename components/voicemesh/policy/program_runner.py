@@ -1,6 +1,7 @@
 """Runs one Pulumi program, in the program's own Python: only the SDK and the standard library.
 
-Started by the language host with what the engine said about the operation; see `--help`.
+Started with what an engine, or the policy gate in place of one, says about the operation; see
+`--help`. The configuration is in the environment, as `PULUMI_CONFIG`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ EXIT_AFTER_USER_MESSAGE = 32
 
 def main() -> int:
     arguments = _arguments()
-    # The SDK is imported after the arguments are known, so that `language_host` can import this
+    # The SDK is imported after the arguments are known, so that who starts this can import this
     # module cheaply.
     import pulumi
     import pulumi.runtime
