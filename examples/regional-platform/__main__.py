@@ -55,7 +55,15 @@ issuers = [TokenIssuer(login["issuer"], login["jwksUri"], login["audiences"])]
 
 # Layer 1: AWS. Nothing here needs Kubernetes.
 
-in_aws = pulumi.ResourceOptions(providers=[aws.Provider("region", region=region)])
+in_aws = pulumi.ResourceOptions(
+    providers=[
+        aws.Provider(
+            "region",
+            region=region,
+            default_tags={"tags": {"project": NAME, "environment": pulumi.get_stack()}},
+        )
+    ]
+)
 
 cluster = GpuCluster(
     "cluster",

@@ -27,7 +27,14 @@ def kubernetes_provider(
 def aws_provider(account: Aws) -> pulumi.ProviderResource:
     """The provider of everything in AWS. It asks AWS nothing before there is something to do,
     unless the configuration names the account."""
-    return aws.Provider("aws", region=account.region, **_access(account), **_keys(account))
+    return aws.Provider(
+        "aws",
+        region=account.region,
+        # Bills and clean-up go by them.
+        default_tags={"tags": {"project": pulumi.get_project(), "environment": pulumi.get_stack()}},
+        **_access(account),
+        **_keys(account),
+    )
 
 
 def random_provider() -> pulumi.ProviderResource:

@@ -1,0 +1,3 @@
+from voicemesh_policies.pack import run
+
+run()
