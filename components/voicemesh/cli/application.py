@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from voicemesh.cli import preflight
+from voicemesh.cli import policy, preflight
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +12,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("preflight")(preflight.command)
+app.add_typer(policy.app, name="policy")
 
 
 @app.callback()

@@ -13,6 +13,7 @@ from voicemesh.policy.project import Project, has_encrypted, mapping_of, masked
 if TYPE_CHECKING:
     from infra.environment import Environment
 
+
 def load_stack(stack: str, directory: Path) -> Environment:
     """The environment that `Pulumi.<stack>.yaml` describes. What is encrypted in it stays so.
 

@@ -1,4 +1,4 @@
-"""Renders the Helm charts of a program that are on this machine, so that policies see their content.
+"""Renders the Helm charts of a program that are on this machine: policies see their content.
 
 To an engine a chart is one resource. `helm template` makes its manifests here, without a cluster
 and without the network; a chart that is not at hand is named as unchecked.
@@ -20,6 +20,7 @@ from typing import Any, Final
 import yaml
 from pulumi.runtime.proto import analyzer_pb2
 
+from voicemesh.policy.project import mapping_of
 from voicemesh.policy.resources import UNKNOWN, revealed, struct
 from voicemesh.urns import child_urn
 
@@ -115,8 +116,9 @@ class Charts:
             archive = directory / f"{name}-{version}.tgz"
             if archive.is_file():
                 return archive
-            if version and _version(directory / name) == version:
-                return directory / name
+            for folder in sorted(file.parent for file in directory.glob("*/Chart.yaml")):
+                if _identity(folder) == (name, version) or (not version and folder.name == name):
+                    return folder
         raise _NotAtHandError(
             f"the chart {chart} {version}".rstrip() + " is not at hand: `helm pull` it, and name "
             "its folder with --charts"
@@ -129,9 +131,9 @@ def _repository_cache() -> Path:
     return Path(cache) if cache else Path(home) / "repository"
 
 
-def _version(folder: Path) -> str | None:
-    file = folder / "Chart.yaml"
-    return str(yaml.safe_load(file.read_text()).get("version")) if file.is_file() else None
+def _identity(chart: Path) -> tuple[str, str]:
+    described = mapping_of(chart / "Chart.yaml")
+    return str(described.get("name")), str(described.get("version"))
 
 
 def _template_arguments(
@@ -212,4 +214,3 @@ def _unknown_where_it_says(value: Any) -> Any:
         return UNKNOWN if UNKNOWN in value else value
     # YAML has dates, protobuf's Struct has not.
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
-

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,33 +17,36 @@ from voicemesh.policy.errors import ConfigurationError
 from voicemesh.policy.monitor import Notes, Surroundings
 from voicemesh.policy.pack import Level, Pack, Settings, Violation, read_settings, started
 from voicemesh.policy.program import run_program
-from voicemesh.policy.project import Project, StackConfiguration, mapping_of
-from voicemesh.policy.resources import struct
+from voicemesh.policy.project import Project, StackConfiguration, mapping_of, opened
+from voicemesh.policy.resources import secret, struct
 from voicemesh.urns import STACK_TYPE, child_urn
 
-_GATE_FILE: Final = "gate.yaml"
+_FOLDER: Final = "policies"
+"""Where a project keeps what concerns policies: `gate.yaml`, and `config/<stack>.json`."""
+_GATE_FILE: Final = f"{_FOLDER}/gate.yaml"
 _SECTIONS: Final = ("config", "outputs", "invokes")
 
 
 @dataclass(frozen=True)
 class StandIns:
-    """What takes a deployment, in a project's own words: the file `gate.yaml` of a pack's folder."""
+    """What takes a deployment, as a project describes it: `policies/gate.yaml` in its folder."""
 
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Configuration by stack and path, where a stack's file lacks it before deployment."""
     outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Outputs of stacks that programs refer to, by the names that they use."""
+    """Outputs of stacks that programs refer to, by the names that they use: all of a stack of
+    another project, and what a preview of another stack of this project leaves unknown."""
     invokes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Results of provider functions, by token."""
 
     @classmethod
-    def of_pack(cls, folder: Path) -> StandIns:
+    def of_project(cls, project: Project) -> StandIns:
         """What the file says; nothing where there is none.
 
         Raises:
             ConfigurationError: it has other sections, or sections that are no mappings.
         """
-        file = folder / _GATE_FILE
+        file = project.folder / _GATE_FILE
         content = mapping_of(file) if file.is_file() else {}
         for section, entries in content.items():
             if section not in _SECTIONS:
@@ -60,15 +64,6 @@ class Gate:
     pack: Path
     """Folder of the policy pack."""
     charts: Charts = field(default_factory=Charts)
-
-    def settings_of(self, stack: str) -> Settings:
-        """The pack's configuration for a stack: `config/<stack>.json` in its folder, if any.
-
-        Raises:
-            ConfigurationError: the file is faulty.
-        """
-        file = self.pack / "config" / f"{stack}.json"
-        return read_settings(file) if file.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -99,9 +94,9 @@ def check(project: Project, stack: str, gate: Gate) -> Verdict:
     Raises:
         GateError: there is none; see `voicemesh.policy.errors`.
     """
-    configuration = _configuration(project, stack, StandIns.of_pack(gate.pack))
+    configuration = _configuration(project, stack, StandIns.of_project(project))
     with started(gate.pack, project.working_directory) as pack, ThreadPoolExecutor(1) as analysis:
-        pack.configure(stack, project.name, configuration, gate.settings_of(stack))
+        pack.configure(stack, project.name, configuration, settings_of(project, stack))
         found: list[Future[list[Violation]]] = []
 
         def judge(resource: analyzer_pb2.AnalyzerResource) -> None:
@@ -126,35 +121,69 @@ def check(project: Project, stack: str, gate: Gate) -> Verdict:
         )
 
 
+def settings_of(project: Project, stack: str) -> Settings:
+    """A stack's configuration of the pack: `policies/config/<stack>.json`, if it is there.
+
+    Raises:
+        ConfigurationError: the file is faulty.
+    """
+    file = project.folder / _FOLDER / "config" / f"{stack}.json"
+    return read_settings(file) if file.is_file() else {}
+
+
 def declarations(
-    project: Project, stack: str, gate: Gate, declare: Any = lambda _: None, *, within: Any = ()
+    project: Project,
+    stack: str,
+    gate: Gate,
+    declare: Callable[[analyzer_pb2.AnalyzerResource], None] = lambda _: None,
+    *,
+    within: tuple[str, ...] = (),
 ) -> Notes:
     """Everything that the program of a stack declares, without any policy.
 
+    A stack of the same project that the program refers to has the outputs of a preview of its own.
+
     Args:
         declare: called with each resource as soon as it is declared.
-        within: stacks whose programs are running, and wait for this one's outputs.
+        within: stacks whose programs wait for this one's outputs.
 
     Raises:
         GateError: the program failed; see `voicemesh.policy.errors`.
     """
-    stand_ins = StandIns.of_pack(gate.pack)
+    stand_ins = StandIns.of_project(project)
     configuration = _configuration(project, stack, stand_ins)
+    others = frozenset(project.stacks()) - {stack, *within}
+
+    @cache
+    def preview(owner: str) -> Future[struct_pb2.Struct]:
+        return previews.submit(
+            lambda: declarations(project, owner, gate, within=(*within, stack)).stack_outputs
+        )
 
     def outputs_of(name: str) -> struct_pb2.Struct | None:
-        given = stand_ins.outputs.get(name, {})
-        *_, owner_project, owner = [project.name, *name.split("/")]
-        running = (*within, stack)
-        if owner_project != project.name or owner not in project.stacks() or owner in running:
-            return struct(given) if given else None
-        outputs = declarations(project, owner, gate, within=running).stack_outputs
-        outputs.update(given)
-        return outputs
+        outputs = struct(opened(stand_ins.outputs.get(name, {}), secret))
+        owner = _owner(name, project.name)
+        if owner not in others:
+            return outputs if outputs.fields else None
+        known = struct_pb2.Struct()
+        known.CopyFrom(preview(owner).result())
+        known.MergeFrom(outputs)
+        return known
 
     surroundings = Surroundings(
         project.name, stack, configuration.values, outputs_of, stand_ins.invokes
     )
-    return run_program(project, configuration, surroundings, declare)
+    with ThreadPoolExecutor() as previews:
+        # Those that the configuration names are run beside it: the program will ask for them.
+        for owner in others & {_owner(text, project.name) for text in configuration.texts()}:
+            preview(owner)
+        return run_program(project, configuration, surroundings, declare)
+
+
+def _owner(name: str, project: str) -> str:
+    """The stack of the project that a stack's full name means; empty for one of another project."""
+    *_, its_project, stack = [project, *name.split("/")]
+    return stack if its_project == project else ""
 
 
 def _configuration(project: Project, stack: str, stand_ins: StandIns) -> StackConfiguration:
@@ -178,8 +207,8 @@ def _unknown_stacks(notes: Notes) -> list[Unchecked]:
     return [
         Unchecked(
             name,
-            "its outputs are not known here, so what depends on them is not; give them in the "
-            f"pack's {_GATE_FILE}, under outputs",
+            "its outputs are not known here, so what depends on them is not; give them in "
+            f"{_GATE_FILE}, under outputs",
         )
         for name in dict.fromkeys(notes.unknown_stacks)
     ]

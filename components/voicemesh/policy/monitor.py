@@ -10,6 +10,7 @@ a resource whose id is not known. Transforms are not offered: the SDK refuses th
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -159,10 +160,12 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         if answer is None:
             _refuse(
                 context,
-                f"the program calls the function {request.tok}, which takes a provider; give the "
-                f"policy gate an answer: `invokes: {{{request.tok}: {{…}}}}` in the pack's gate.yaml",
+                f"the program calls the function {request.tok}, which takes a provider; answer it "
+                f"in policies/gate.yaml: `invokes: {{{request.tok}: {{…}}}}`",
             )
-        return resource_pb2.ResourceInvokeResponse(**{"return": struct(answer)})
+        response = resource_pb2.ResourceInvokeResponse()
+        getattr(response, "return").update(answer)
+        return response
 
     def Call(self, request, context):
         _refuse(context, f"the program calls the method {request.tok}, which takes a provider")
@@ -199,7 +202,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             return ""
         registered = self._packages.get(request.packageRef)
         version = registered.version if registered else request.version
-        name = "_".join(["default", *version.replace("+", ".").split(".")]) if version else "default"
+        name = "_".join(["default", *re.split(r"[.+]", version)]).rstrip("_")
         if self._surroundings.refuses_default_provider(package):
             _refuse(
                 context,

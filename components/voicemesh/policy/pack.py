@@ -175,7 +175,7 @@ class Pack:
             analyzer_pb2.ConfigureAnalyzerRequest(
                 policyConfig={
                     name: analyzer_pb2.PolicyConfig(
-                        enforcementLevel=(policy.level or Level.ADVISORY).name,
+                        enforcementLevel=_number(policy.level or Level.ADVISORY),
                         properties=struct(policy.properties or {}),
                     )
                     for name, policy in settings.items()
@@ -224,14 +224,16 @@ class Pack:
 
     def _violation(self, found: analyzer_pb2.AnalyzeDiagnostic, urn: str) -> Violation:
         policy = self._policies.get(found.policyName, analyzer_pb2.PolicyInfo())
-        # The SDK of packs puts the description before the message.
-        message = found.message.removeprefix(found.description).strip() or found.description
+        # The SDK of packs puts the description before the message; packs, the fix behind it, since
+        # the engine does not show it.
+        message = found.message.removeprefix(found.description).strip()
+        message = message.removesuffix(f"Fix: {policy.remediation_steps}").strip()
         return Violation(
             policy=found.policyName,
             level=_level(found.enforcementLevel),
             severity=list(Severity)[found.severity or policy.severity],
             urn=found.urn or urn,
-            message=message,
+            message=message or found.description,
             description=found.description,
             fix=policy.remediation_steps,
             url=policy.url,
@@ -252,8 +254,10 @@ def started(folder: Path, working_directory: Path) -> Iterator[Pack]:
     content = mapping_of(file)
     runtime, options = runtime_of(content)
     if runtime != "python":
-        raise ConfigurationError(f"{file}: runtime: {runtime!r}; the gate runs packs in Python only")
-    python = interpreter_of(options, file)
+        raise ConfigurationError(
+            f"{file}: runtime: {runtime!r}; the gate runs packs in Python only"
+        )
+    python = interpreter_of(options, folder)
     errors: list[str] = []
     with serving(Engine(errors)) as engine:
         process = subprocess.Popen(
@@ -308,7 +312,11 @@ def _failed(error: Any, urn: str) -> PackError:
     return PackError(f"a policy failed on {urn}: {error.details()}")
 
 
-def _level(number: int) -> Level:
+def _number(level: Level) -> analyzer_pb2.EnforcementLevel.ValueType:
+    return analyzer_pb2.EnforcementLevel.Value(level.name)
+
+
+def _level(number: analyzer_pb2.EnforcementLevel.ValueType) -> Level:
     return Level(analyzer_pb2.EnforcementLevel.Name(number).lower())
 
 

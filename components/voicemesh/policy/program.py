@@ -38,7 +38,7 @@ def run_program(
     with serving(Engine(notes.errors), Monitor(surroundings, notes)) as address:
         done = subprocess.run(
             [
-                *(str(project.interpreter()), "-u", str(_RUNNER)),
+                *(str(project.interpreter), "-u", str(_RUNNER)),
                 *(f"--{name}={address}" for name in ("monitor", "engine")),
                 f"--project={project.name}",
                 f"--stack={surroundings.stack}",
@@ -67,4 +67,3 @@ def run_program(
             f"the program of stack {surroundings.stack} failed:\n" + "\n".join(reasons)
         )
     return notes
-

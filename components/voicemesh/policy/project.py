@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,10 @@ class StackConfiguration:
     secret_keys: frozenset[str]
     """Keys in whose values something is secret."""
 
+    def texts(self) -> set[str]:
+        """All texts in the configuration, those within lists and objects included."""
+        return {text for value in self.values.values() for text in _texts(_decoded(value))}
+
 
 @dataclass(frozen=True)
 class Project:
@@ -38,7 +43,7 @@ class Project:
     program: Path
     """Folder or file that Python runs."""
     runtime_options: Mapping[str, Any]
-    defaults: Mapping[str, Any]
+    defaults: dict[str, Any]
     """Configuration that `Pulumi.yaml` gives to every stack, by namespaced key."""
 
     @classmethod
@@ -74,13 +79,10 @@ class Project:
         """Where program and policy packs run."""
         return self.program if self.program.is_dir() else self.program.parent
 
+    @property
     def interpreter(self) -> Path:
-        """The Python that runs the program.
-
-        Raises:
-            ConfigurationError: it is of a virtual environment that does not exist.
-        """
-        return interpreter_of(self.runtime_options, self.folder / "Pulumi.yaml")
+        """The Python that runs the program."""
+        return interpreter_of(self.runtime_options, self.folder)
 
     def stacks(self) -> list[str]:
         """The stacks that have a configuration file, by name."""
@@ -113,7 +115,7 @@ class Project:
         """
         file = self.file_of(stack)
         given = mapping_of(file).get("config") or {}
-        values = self.defaults | {self._namespaced(str(key)): v for key, v in given.items()}
+        values = deepcopy(self.defaults) | {self._namespaced(str(k)): v for k, v in given.items()}
         for path, value in (stand_ins or {}).items():
             set_at(values, _parts(self._namespaced(path)), value, path)
         return StackConfiguration(
@@ -148,32 +150,26 @@ def runtime_of(content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return str(runtime), {}
 
 
-def interpreter_of(options: Mapping[str, Any], file: Path) -> Path:
-    """The Python of the virtual environment that runtime options of a file name, beside the file;
-    the running one where they name none.
-
-    Raises:
-        ConfigurationError: there is no such virtual environment.
-    """
+def interpreter_of(options: Mapping[str, Any], folder: Path) -> Path:
+    """The Python of the virtual environment that runtime options name within a folder; the running
+    one where they name none, or it has not been made."""
     virtualenv = options.get("virtualenv")
-    if not virtualenv:
-        return Path(sys.executable)
-    python = file.parent / str(virtualenv) / "bin" / "python"
-    if not python.exists():
-        raise ConfigurationError(
-            f"{file}: runtime.options.virtualenv: {virtualenv!r}, but {python} does not exist; "
-            "create the virtual environment first"
-        )
-    return python
+    python = folder / str(virtualenv) / "bin" / "python"
+    return python if virtualenv and python.exists() else Path(sys.executable)
+
+
+def opened(value: Any, seal: Callable[[Any], Any]) -> Any:
+    """A value of a stack's file with `seal` of its text wherever something is a secret."""
+    if isinstance(value, dict):
+        if set(value) == {_ENCRYPTED}:
+            return seal(value[_ENCRYPTED])
+        return {key: opened(entry, seal) for key, entry in value.items()}
+    return [opened(entry, seal) for entry in value] if isinstance(value, list) else value
 
 
 def masked(value: Any) -> Any:
     """A value of a stack's file with a mask wherever something is encrypted."""
-    if isinstance(value, dict):
-        if set(value) == {_ENCRYPTED}:
-            return _MASK
-        return {key: masked(entry) for key, entry in value.items()}
-    return [masked(entry) for entry in value] if isinstance(value, list) else value
+    return opened(value, lambda _: _MASK)
 
 
 def has_encrypted(value: Any) -> bool:
@@ -222,3 +218,21 @@ def _defaults(content: Mapping[str, Any], project: str) -> dict[str, Any]:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for entry in value.values():
+            yield from _texts(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts(entry)
+    elif isinstance(value, str):
+        yield value

@@ -43,7 +43,10 @@ def declared(
             deleteBeforeReplace=request.deleteBeforeReplace,
             deleteBeforeReplaceDefined=request.deleteBeforeReplaceDefined,
             additionalSecretOutputs=request.additionalSecretOutputs,
-            aliases=[*request.aliasURNs, *(_alias(alias, request, urn) for alias in request.aliases)],
+            aliases=[
+                *request.aliasURNs,
+                *(_alias(alias, request, urn) for alias in request.aliases),
+            ],
             customTimeouts=analyzer_pb2.AnalyzerResourceOptions.CustomTimeouts(
                 create=seconds(timeouts.create),
                 update=seconds(timeouts.update),
@@ -71,6 +74,11 @@ def struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
     return properties
 
 
+def secret(value: Any) -> dict[str, Any]:
+    """A secret in the form in which it travels."""
+    return {rpc._special_sig_key: rpc._special_secret_sig, "value": value}
+
+
 def revealed(properties: struct_pb2.Struct) -> dict[str, Any]:
     """Properties as plain values, secrets included."""
     return {key: _revealed(value) for key, value in MessageToDict(properties).items()}
@@ -94,9 +102,7 @@ def _revealed(value: Any) -> Any:
     return [_revealed(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _alias(
-    alias: alias_pb2.Alias, request: resource_pb2.RegisterResourceRequest, urn: str
-) -> str:
+def _alias(alias: alias_pb2.Alias, request: resource_pb2.RegisterResourceRequest, urn: str) -> str:
     if alias.urn:
         return alias.urn
     spec = alias.spec
