@@ -136,6 +136,14 @@ class Resource:
         return Finding(finding.path, finding.shown, finding.problem, self.urn)
 
 
+def is_injected(container: View) -> bool:
+    """Whether Istio writes this container when it injects its proxy, image and probes included.
+
+    https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/#customizing-injection
+    """
+    return container["name"].text == "istio-proxy" and container["image"].text == "auto"
+
+
 def is_gpu(name: str) -> bool:
     return name == "nvidia.com/gpu" or name.startswith("nvidia.com/mig-")
 

@@ -195,6 +195,8 @@ def violations(
     Raises:
         UnjudgedError: the rule needs an unknown value, which it takes as advisory.
     """
+    # Programs declare in any order; what is said of a stack is always the same.
+    resources = sorted(resources, key=lambda it: it.urn)
     config = rule.settings(given)
     waivers, faults = _waivers(config)
     today = today or datetime.now(UTC).date()

@@ -19,6 +19,7 @@ from voicemesh_policies.instances import (
 from voicemesh_policies.objects import LONG_RUNNING, Resource, Stack, judged
 from voicemesh_policies.rule import Concern, Config, Severity
 from voicemesh_policies.view import Finding
+from voicemesh_policies.workloads import PRIVILEGED
 
 CONCERN: Final = Concern("stack")
 
@@ -150,14 +151,7 @@ def _is_strict(stack: Stack, namespace: str) -> bool:
     fix="set the label pod-security.kubernetes.io/enforce: restricted",
     framework="Kubernetes Pod Security Standards, restricted",
     link="https://kubernetes.io/docs/concepts/security/pod-security-admission/",
-    config={
-        "privileged": {
-            "type": "array",
-            "items": {"type": "string"},
-            "default": ["gpu-system", "istio-cni"],
-            "description": "Namespaces of what has to change nodes",
-        }
-    },
+    config=PRIVILEGED,
 )
 def namespaces_are_restricted(resource: Resource, config: Config) -> Iterator[Finding]:
     enforced = resource.props.at("metadata.labels")["pod-security.kubernetes.io/enforce"]
@@ -263,8 +257,9 @@ def _offered(group: Resource, name: str) -> float:
         "monthlyUsd": {
             "type": "number",
             "minimum": 0,
-            "default": 5000,
-            "description": "Dollars a month of 730 hours, all node groups at maxSize, on demand",
+            "default": 0,
+            "description": "Dollars a month of 730 hours, with all node groups at maxSize and on "
+            "demand; 0 for no budget",
         },
         "prices": {
             "type": "object",
@@ -275,6 +270,9 @@ def _offered(group: Resource, name: str) -> float:
     },
 )
 def cost_is_within_budget(stack: Stack, config: Config) -> Iterator[Finding]:
+    budget = config.number("monthlyUsd")
+    if not budget:
+        return
     prices = {**PRICES, **{key: it.number or 0.0 for key, it in config.mapping("prices")}}
     hourly = {
         "control plane": CONTROL_PLANE_PRICE * len(stack.of(CLUSTER)),
@@ -291,8 +289,8 @@ def cost_is_within_budget(stack: Stack, config: Config) -> Iterator[Finding]:
 
     yield from judged(stack.of(NODE_GROUP), price)
     monthly = {name: cost * HOURS_PER_MONTH for name, cost in hourly.items()}
-    total, budget = sum(monthly.values()), config.number("monthlyUsd")
+    total = sum(monthly.values())
     if total > budget:
-        parts = ", ".join(f"{name} {cost:,.0f}" for name, cost in monthly.items() if cost)
+        parts = ", ".join(f"{name} {cost:,.0f}" for name, cost in sorted(monthly.items()) if cost)
         problem = f"is over the budget of {budget:,.0f} dollars ({parts})"
         yield Finding("cost a month", f"up to {total:,.0f} dollars", problem)

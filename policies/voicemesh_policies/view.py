@@ -230,6 +230,9 @@ def _shown(value: Any, depth: int) -> str:
         return json.dumps(value[: _MOST_SHOWN + 1], ensure_ascii=False)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        # Pulumi's values have no integers.
+        return f"{value:.0f}"[: _MOST_SHOWN + 1]
     return "unknown" if value is UNKNOWN else str(value)[: _MOST_SHOWN + 1]
 
 

@@ -13,6 +13,7 @@ from voicemesh_policies.objects import (
     WORKLOADS,
     Resource,
     Stack,
+    is_injected,
     judged,
     selects,
 )
@@ -34,6 +35,22 @@ _MOVING: Final = frozenset(
     {"", "latest", "main", "master", "edge", "nightly", "dev", "stable", "canary", "rolling"}
 )
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+PRIVILEGED: Final = {
+    "privileged": {
+        "type": "array",
+        "items": {"type": "string"},
+        "default": ["gpu-system", "istio-cni"],
+        "description": "Namespaces of what has to change nodes: the standard does not hold there",
+    }
+}
+
+
+def _restricted(resource: Resource, config: Config) -> list[View]:
+    """The containers to which the restricted standard applies."""
+    containers = resource.containers
+    return containers if resource.namespace not in config.texts("privileged") else []
 
 
 def _parts(image: str) -> tuple[str, str, str]:
@@ -62,7 +79,7 @@ def image_is_exact(resource: Resource, config: Config) -> Iterator[Finding]:
     for container in resource.containers:
         image = container["image"]
         _, tag, digest = _parts(image.text)
-        if not digest and tag in _MOVING:
+        if not digest and tag in _MOVING and not is_injected(container):
             yield image.wrong("has no tag that stays what it is")
 
 
@@ -113,7 +130,7 @@ def others_image_is_listed(resource: Resource, config: Config) -> Iterator[Findi
         image = container["image"]
         repository, _, _ = _parts(image.text)
         listed = any(fnmatchcase(repository, it) for it in config.texts("images"))
-        if not listed and not _is_own(repository, config):
+        if not (listed or _is_own(repository, config) or is_injected(container)):
             yield image.wrong("comes from a repository that is not listed")
 
 
@@ -165,7 +182,7 @@ def memory_is_limited(resource: Resource, config: Config) -> Iterator[Finding]:
 def readiness_is_probed(resource: Resource, config: Config) -> Iterator[Finding]:
     del config
     for container in resource.pod.at("spec.containers").items:
-        if not container["readinessProbe"].entries:
+        if not container["readinessProbe"].entries and not is_injected(container):
             yield container["readinessProbe"].wrong("makes a pod ready as soon as it runs")
 
 
@@ -197,14 +214,14 @@ def loading_and_hanging_are_probed(resource: Resource, config: Config) -> Iterat
     fix="set securityContext.runAsNonRoot: true, and no runAsUser of 0",
     framework=_RESTRICTED,
     link=_PSS_LINK,
+    config=PRIVILEGED,
 )
 def pods_do_not_run_as_root(resource: Resource, config: Config) -> Iterator[Finding]:
-    del config
-    of_pod = resource.pod.at("spec.securityContext")
-    for context in (of_pod, *(it["securityContext"] for it in resource.containers)):
+    of_pod, containers = resource.pod.at("spec.securityContext"), _restricted(resource, config)
+    for context in (of_pod, *(it["securityContext"] for it in containers)) if containers else ():
         if context["runAsUser"].number == 0:
             yield context["runAsUser"].wrong("is root")
-    for container in resource.containers:
+    for container in containers:
         own = container["securityContext"]["runAsNonRoot"]
         if not (own if own.present else of_pod["runAsNonRoot"]).flag:
             yield own.wrong("lets the container run as root")
@@ -218,10 +235,10 @@ def pods_do_not_run_as_root(resource: Resource, config: Config) -> Iterator[Find
     fix="set securityContext.allowPrivilegeEscalation: false, and no privileged",
     framework=_RESTRICTED,
     link=_PSS_LINK,
+    config=PRIVILEGED,
 )
 def privileges_do_not_grow(resource: Resource, config: Config) -> Iterator[Finding]:
-    del config
-    for container in resource.containers:
+    for container in _restricted(resource, config):
         context = container["securityContext"]
         if context["allowPrivilegeEscalation"].flag is not False:
             yield context["allowPrivilegeEscalation"].wrong("must be false")
@@ -237,10 +254,10 @@ def privileges_do_not_grow(resource: Resource, config: Config) -> Iterator[Findi
     fix="set securityContext.capabilities to {drop: [ALL]}",
     framework=_RESTRICTED,
     link=_PSS_LINK,
+    config=PRIVILEGED,
 )
 def capabilities_are_dropped(resource: Resource, config: Config) -> Iterator[Finding]:
-    del config
-    for container in resource.containers:
+    for container in _restricted(resource, config):
         capabilities = container["securityContext"]["capabilities"]
         if "ALL" not in capabilities["drop"].texts:
             yield capabilities["drop"].wrong("keeps capabilities")
@@ -256,11 +273,11 @@ def capabilities_are_dropped(resource: Resource, config: Config) -> Iterator[Fin
     fix="set securityContext.seccompProfile to {type: RuntimeDefault}",
     framework=_RESTRICTED,
     link=_PSS_LINK,
+    config=PRIVILEGED,
 )
 def system_calls_are_filtered(resource: Resource, config: Config) -> Iterator[Finding]:
-    del config
     of_pod = resource.pod.at("spec.securityContext.seccompProfile.type")
-    for container in resource.containers:
+    for container in _restricted(resource, config):
         own = container["securityContext"]["seccompProfile"]["type"]
         profile = own if own.present else of_pod
         if profile.text not in ("RuntimeDefault", "Localhost"):
@@ -275,16 +292,18 @@ def system_calls_are_filtered(resource: Resource, config: Config) -> Iterator[Fi
     fix="remove hostNetwork, hostPID, hostIPC, hostPort and hostPath",
     framework=_RESTRICTED,
     link=_PSS_LINK,
+    config=PRIVILEGED,
 )
 def node_is_out_of_reach(resource: Resource, config: Config) -> Iterator[Finding]:
-    del config
-    spec = resource.pod["spec"]
+    spec, containers = resource.pod["spec"], _restricted(resource, config)
+    if not containers:
+        return
     shared: list[View] = [spec[key] for key in ("hostNetwork", "hostPID", "hostIPC")]
     yield from (it.wrong("shares a namespace of the node") for it in shared if it.flag)
     for volume in spec["volumes"].items:
         if volume["hostPath"].present:
             yield volume["hostPath"].wrong("is a folder of the node")
-    for container in resource.containers:
+    for container in containers:
         for port in container["ports"].items:
             if port["hostPort"].number:
                 yield port["hostPort"].wrong("is a port of the node")
@@ -298,10 +317,10 @@ def node_is_out_of_reach(resource: Resource, config: Config) -> Iterator[Finding
     fix="set securityContext.readOnlyRootFilesystem: true, and mount an emptyDir where it writes",
     framework="NSA and CISA Kubernetes Hardening Guide",
     link="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
+    config=PRIVILEGED,
 )
 def image_is_read_only(resource: Resource, config: Config) -> Iterator[Finding]:
-    del config
-    for container in resource.containers:
+    for container in _restricted(resource, config):
         view = container["securityContext"]["readOnlyRootFilesystem"]
         if not view.flag:
             yield view.wrong("must be true")
@@ -332,10 +351,25 @@ def namespace_is_named(resource: Resource, config: Config) -> Iterator[Finding]:
     fix="set automountServiceAccountToken: false",
     framework="CIS Kubernetes Benchmark",
     link="https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/",
+    config={
+        "callers": {
+            "type": "array",
+            "items": {"type": "string"},
+            "default": [
+                "istio-system/istiod",
+                "istio-system/istio-reader-service-account",
+                "istio-cni/istio-cni",
+            ],
+            "description": "Accounts, with their namespaces, of what does call the API server",
+        }
+    },
 )
 def no_token_is_mounted(resource: Resource, config: Config) -> Iterator[Finding]:
-    del config
-    of = resource.props if resource.kind == "ServiceAccount" else resource.pod["spec"]
+    is_account = resource.kind == "ServiceAccount"
+    of = resource.props if is_account else resource.pod["spec"]
+    account = resource.object_name if is_account else of["serviceAccountName"].text
+    if f"{resource.namespace}/{account}" in config.texts("callers"):
+        return
     token = of["automountServiceAccountToken"]
     if token.flag is not False:
         yield token.wrong("must be false")
