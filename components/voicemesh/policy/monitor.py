@@ -29,13 +29,19 @@ from pulumi.runtime.proto import (
     resource_pb2_grpc,
 )
 
-from voicemesh.policy.resources import as_provider, declared, secret_names, struct
+from voicemesh.policy.resources import (
+    PROVIDER_TYPE,
+    as_provider,
+    declared,
+    plugin,
+    secret_names,
+    struct,
+)
 from voicemesh.urns import STACK_TYPE, child_urn
 
 ORGANIZATION: Final = "organization"
 """The organization that a backend without organizations tells programs."""
 
-_PROVIDER: Final = "pulumi:providers:"
 _STACK_REFERENCE: Final = "pulumi:pulumi:StackReference"
 _THREADS: Final = 16
 # Without resource references and output values: the SDK then sends what the engine passes to packs.
@@ -83,8 +89,6 @@ class Notes:
         """URNs of components that a provider makes, children included."""
         self.unknown_stacks: list[str] = []
         """Names of stacks that the program refers to, and whose outputs are not known."""
-        self.errors: list[str] = []
-        """What the program reported as an error."""
 
     @property
     def resources(self) -> list[analyzer_pb2.AnalyzerResource]:
@@ -123,7 +127,8 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     def RegisterResource(self, request, context):
         urn = self._urn(request)
-        provider = self._provider_of(request, context) if request.custom else ""
+        is_made = request.custom and not request.type.startswith(PROVIDER_TYPE)
+        provider = self._provider_of(request, context) if is_made else ""
         if not self._notes.add(declared(request, urn), provider):
             _refuse(context, f"Duplicate resource URN {urn!r}; try giving it a unique name")
         if request.remote:
@@ -142,8 +147,8 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     def ReadResource(self, request, context):
         urn = self._urn(request)
+        self._provider_of(request, context)
         if request.type != _STACK_REFERENCE:
-            self._provider_of(request, context)
             return resource_pb2.ReadResourceResponse(
                 urn=urn, id=request.id, properties=request.properties
             )
@@ -198,47 +203,51 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         if request.provider:
             return request.provider.rpartition("::")[0]
         package, _, _ = request.type.partition(":")
-        if package == "pulumi":
-            return ""
-        registered = self._packages.get(request.packageRef)
-        version = registered.version if registered else request.version
-        name = "_".join(["default", *re.split(r"[.+]", version)]).rstrip("_")
         if self._surroundings.refuses_default_provider(package):
             _refuse(
                 context,
                 f"Default provider for '{package}' disabled. '{self._urn(request)}' must use an "
                 "explicit provider.",
             )
-        type_ = f"{_PROVIDER}{package}"
-        urn = child_urn(self._surroundings.stack, self._surroundings.project, "", type_, name)
-        prefix = f"{package}:"
-        given = self._surroundings.configuration.items()
-        self._notes.add(
-            analyzer_pb2.AnalyzerResource(
-                urn=urn,
-                type=type_,
-                name=name,
-                properties=struct(
-                    {key.removeprefix(prefix): v for key, v in given if key.startswith(prefix)}
-                ),
-                options=analyzer_pb2.AnalyzerResourceOptions(
-                    customTimeouts=analyzer_pb2.AnalyzerResourceOptions.CustomTimeouts()
-                ),
-            )
+        registered = self._packages.get(request.packageRef)
+        version = registered.version if registered else request.version
+        provider = self._default_provider(package, version, request.pluginDownloadURL)
+        self._notes.add(provider)
+        return provider.urn
+
+    def _default_provider(
+        self, package: str, version: str, download_url: str
+    ) -> analyzer_pb2.AnalyzerResource:
+        where, prefix = self._surroundings, f"{package}:"
+        configured = {
+            key.removeprefix(prefix): value
+            for key, value in where.configuration.items()
+            if key.startswith(prefix) and package != "pulumi"
+        }
+        type_ = f"{PROVIDER_TYPE}{package}"
+        name = "_".join(["default", *re.split(r"[.+]", version)]).rstrip("_")
+        return analyzer_pb2.AnalyzerResource(
+            urn=child_urn(where.stack, where.project, "", type_, name),
+            type=type_,
+            name=name,
+            properties=struct(configured | plugin(version, download_url)),
+            options=analyzer_pb2.AnalyzerResourceOptions(
+                customTimeouts=analyzer_pb2.AnalyzerResourceOptions.CustomTimeouts()
+            ),
         )
-        return urn
 
 
 class Engine(engine_pb2_grpc.EngineServicer):
     """What a program, or a policy pack, tells the engine itself."""
 
-    def __init__(self, errors: list[str]) -> None:
-        self._errors = errors
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        """What it reported as an error."""
 
     def Log(self, request, context):
         del context
         if request.severity == engine_pb2.ERROR:
-            self._errors.append(request.message)
+            self.errors.append(request.message)
         return empty_pb2.Empty()
 
     def SetRootResource(self, request, context):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import threading
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -258,18 +257,16 @@ def started(folder: Path, working_directory: Path) -> Iterator[Pack]:
             f"{file}: runtime: {runtime!r}; the gate runs packs in Python only"
         )
     python = interpreter_of(options, folder)
-    errors: list[str] = []
-    with serving(Engine(errors)) as engine:
+    with serving(Engine()) as engine, tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [str(python), "-u", "-m", "pulumi.policy", engine, str(folder)],
             cwd=working_directory,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=said,
         )
         try:
-            address = f"127.0.0.1:{_port(process, folder, errors)}"
+            address = f"127.0.0.1:{_port(process, folder, said)}"
             with grpc.insecure_channel(address, _GRPC_CHANNEL_OPTIONS) as channel:
                 stub = analyzer_pb2_grpc.AnalyzerStub(channel)
                 yield Pack(stub, str(content.get("version") or ""))
@@ -277,35 +274,28 @@ def started(folder: Path, working_directory: Path) -> Iterator[Pack]:
             _stop(process)
 
 
-def _port(process: subprocess.Popen[bytes], folder: Path, errors: list[str]) -> int:
-    stdout, stderr = _pipes(process)
-    printed: list[bytes] = []
-    reader = threading.Thread(target=lambda: printed.extend(stderr), daemon=True)
-    reader.start()
+def _port(process: subprocess.Popen[bytes], folder: Path, said: IO[bytes]) -> int:
+    """The port that the pack listens on, which is the first line that it prints."""
+    stdout = process.stdout
+    if stdout is None:
+        raise ValueError("the output of the process is not captured")
     line = stdout.readline()
     if line.strip().isdigit():
-        # What else it prints is of no interest, but a full pipe would stop it.
-        threading.Thread(target=lambda: list(stdout), daemon=True).start()
         return int(line)
     process.kill()
-    reader.join()
-    said = errors or [b"".join(printed).decode(errors="replace").strip() or "nothing"]
-    raise PackError(f"the policy pack {folder} did not start; it said:\n" + "\n".join(said))
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    if process.stdout is None or process.stderr is None:
-        raise ValueError("the output of the process is not captured")
-    return process.stdout, process.stderr
+    printed = line + stdout.read()
+    said.seek(0)
+    text = (printed + said.read()).decode(errors="replace").strip()
+    raise PackError(f"the policy pack {folder} did not start; it said:\n{text or 'nothing'}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with process:
+        process.terminate()
+        try:
+            process.wait(_SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _failed(error: Any, urn: str) -> PackError:

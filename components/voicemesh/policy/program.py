@@ -34,8 +34,8 @@ def run_program(
     Raises:
         ProgramError: the program failed.
     """
-    notes = Notes(declare)
-    with serving(Engine(notes.errors), Monitor(surroundings, notes)) as address:
+    notes, engine = Notes(declare), Engine()
+    with serving(engine, Monitor(surroundings, notes)) as address:
         done = subprocess.run(
             [
                 *(str(project.interpreter), "-u", str(_RUNNER)),
@@ -62,7 +62,7 @@ def run_program(
             check=False,
         )
     if done.returncode:
-        reasons = notes.errors or [done.stderr.strip() or f"exit status {done.returncode}"]
+        reasons = engine.errors or [done.stderr.strip() or f"exit status {done.returncode}"]
         raise ProgramError(
             f"the program of stack {surroundings.stack} failed:\n" + "\n".join(reasons)
         )

@@ -115,12 +115,16 @@ class Project:
         """
         file = self.file_of(stack)
         given = mapping_of(file).get("config") or {}
-        values = deepcopy(self.defaults) | {self._namespaced(str(k)): v for k, v in given.items()}
+        given = deepcopy(self.defaults) | {self._namespaced(str(k)): v for k, v in given.items()}
+        secret_keys = {key for key, value in given.items() if has_encrypted(value)}
+        values = {key: masked(value) for key, value in given.items()}
         for path, value in (stand_ins or {}).items():
-            set_at(values, _parts(self._namespaced(path)), value, path)
+            parts = _parts(self._namespaced(path))
+            set_at(values, parts, opened(value, lambda text: text), path)
+            if has_encrypted(value):
+                secret_keys.add(str(parts[0]))
         return StackConfiguration(
-            {key: _as_text(masked(value)) for key, value in values.items()},
-            frozenset(key for key, value in values.items() if has_encrypted(value)),
+            {key: _as_text(value) for key, value in values.items()}, frozenset(secret_keys)
         )
 
     def _namespaced(self, key: str) -> str:

@@ -9,12 +9,13 @@ from typing import Any, Final
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import MessageToDict
 from pulumi.runtime import rpc
-from pulumi.runtime.proto import alias_pb2, analyzer_pb2, resource_pb2
-
-from voicemesh.urns import child_urn
+from pulumi.runtime.proto import analyzer_pb2, resource_pb2
 
 UNKNOWN: Final = rpc.UNKNOWN
 """In place of a value that is not known before deployment."""
+
+PROVIDER_TYPE: Final = "pulumi:providers:"
+"""What the types of providers begin with; their package follows."""
 
 _SECONDS: Final = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|h|m|s)")
@@ -23,9 +24,12 @@ _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|h|m|s)")
 def declared(
     request: resource_pb2.RegisterResourceRequest, urn: str
 ) -> analyzer_pb2.AnalyzerResource:
-    """The resource of a registration, still without its provider."""
+    """The resource of a registration, still without its provider.
+
+    An engine attaches aliases to resources only that were there under another name, and none is.
+    """
     timeouts = request.customTimeouts
-    return analyzer_pb2.AnalyzerResource(
+    resource = analyzer_pb2.AnalyzerResource(
         urn=urn,
         type=request.type,
         name=request.name,
@@ -43,10 +47,6 @@ def declared(
             deleteBeforeReplace=request.deleteBeforeReplace,
             deleteBeforeReplaceDefined=request.deleteBeforeReplaceDefined,
             additionalSecretOutputs=request.additionalSecretOutputs,
-            aliases=[
-                *request.aliasURNs,
-                *(_alias(alias, request, urn) for alias in request.aliases),
-            ],
             customTimeouts=analyzer_pb2.AnalyzerResourceOptions.CustomTimeouts(
                 create=seconds(timeouts.create),
                 update=seconds(timeouts.update),
@@ -56,6 +56,15 @@ def declared(
             parent=request.parent,
         ),
     )
+    if request.type.startswith(PROVIDER_TYPE):
+        resource.properties.update(plugin(request.version, request.pluginDownloadURL))
+    return resource
+
+
+def plugin(version: str, download_url: str = "") -> dict[str, str]:
+    """What an engine adds to the inputs of a provider."""
+    given = {"version": version, "pluginDownloadURL": download_url}
+    return {key: value for key, value in given.items() if value}
 
 
 def as_provider(
@@ -100,17 +109,3 @@ def _revealed(value: Any) -> Any:
             return _revealed(value.get("value"))
         return {key: _revealed(entry) for key, entry in value.items()}
     return [_revealed(entry) for entry in value] if isinstance(value, list) else value
-
-
-def _alias(alias: alias_pb2.Alias, request: resource_pb2.RegisterResourceRequest, urn: str) -> str:
-    if alias.urn:
-        return alias.urn
-    spec = alias.spec
-    stack, project = urn.removeprefix("urn:pulumi:").split("::")[:2]
-    return child_urn(
-        spec.stack or stack,
-        spec.project or project,
-        "" if spec.noParent else spec.parentUrn or request.parent,
-        spec.type or request.type,
-        spec.name or request.name,
-    )
