@@ -38,7 +38,7 @@ soak: .venv/complete ## the long forms of the end-to-end tests
 schema: .venv/complete ## accept the public API as it is now: writes schema.json, says what changed
 	@$(PYTHON) -m tests.package.public_api
 
-docs: .venv/complete ## write the components' pages from their code
+docs: .venv/complete ## write the pages of components and policies from their code
 	@$(PYTHON) -m docs.generate
 
 lock: .venv/complete ## recompile the lock files from the pyproject files

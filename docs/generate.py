@@ -1,4 +1,5 @@
-"""Writes the components' pages from their code and the examples: `make docs`.
+"""Writes the components' pages from their code and the examples, and that of the policies' rules:
+`make docs`.
 
 A page has the component's docstring, the program in `examples/components/` with what it makes, all
 arguments with types and defaults, and the outputs.
@@ -17,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from docs import policy_rules
 from voicemesh import package
 from voicemesh.testing import Recording, Registration, SecretValue, record
 
@@ -256,6 +258,7 @@ def main() -> None:
     for path, text in written.items():
         path.write_text(text)
     print(f"{len(written)} pages in {PAGES.relative_to(ROOT)}")
+    policy_rules.main()
 
 
 if __name__ == "__main__":

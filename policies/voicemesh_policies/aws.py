@@ -78,7 +78,7 @@ def _each_bucket(
     why="Reference voices are biometric data; only with a key of ours can access be cut off in one "
     "place, and each use be seen.",
     fix="declare a BucketServerSideEncryptionConfiguration with sseAlgorithm: aws:kms",
-    framework=_CIS,
+    framework="AWS Foundational Security Best Practices, S3.17",
     link=_S3_LINK,
 )
 def buckets_encrypt_with_a_key(stack: Stack, config: Config) -> Iterator[Finding]:
@@ -287,7 +287,7 @@ def _allowed(resource: Resource) -> Iterator[View]:
     what="IAM policies name the actions that they allow.",
     why="`s3:*` also deletes the bucket, and lets its policy be changed.",
     fix="list the actions that are called",
-    framework=_CIS,
+    framework="AWS Foundational Security Best Practices, IAM.21",
     link=_IAM_LINK,
 )
 def iam_names_actions(resource: Resource, config: Config) -> Iterator[Finding]:
@@ -306,7 +306,7 @@ def iam_names_actions(resource: Resource, config: Config) -> Iterator[Finding]:
     what="IAM policies name the resources that may be changed.",
     why="What may write to `*` may write to the next tenant's voices.",
     fix="write the ARN, or a condition by tag; describing and listing may have *",
-    framework=_CIS,
+    framework="AWS Well-Architected, security",
     link=_IAM_LINK,
     config={
         "harmlessActions": {
@@ -403,7 +403,7 @@ def _holds_nodes(subnet: Resource, used: set[str]) -> bool:
     why="After an incident there is nothing else that says who did what; `audit` alone does not "
     "say how they came in.",
     fix="set enabledClusterLogTypes to all five",
-    framework=_EKS,
+    framework="CIS Amazon EKS Benchmark",
     link="https://docs.aws.amazon.com/eks/latest/userguide/control-plane-logs.html",
 )
 def cluster_logs_everything(resource: Resource, config: Config) -> Iterator[Finding]:

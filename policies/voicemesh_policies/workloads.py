@@ -71,7 +71,7 @@ def _is_own(repository: str, config: Config) -> bool:
     what="Every container names the exact tag or the digest of its image.",
     why="What `latest` means changes under a pod, so that two replicas can run two programs.",
     fix="name the tag of one version, or a digest",
-    framework="CIS Kubernetes Benchmark",
+    framework="NIST SP 800-190",
     link=_IMAGES_LINK,
 )
 def image_is_exact(resource: Resource, config: Config) -> Iterator[Finding]:
