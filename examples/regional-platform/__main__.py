@@ -123,7 +123,7 @@ def make_platform(image: str) -> None:
     # Whoever uses these labels waits for the nodes, for their GPUs, and for load balancers.
     injection_labels = pulumi.Output.all(
         mesh.injection_labels,
-        online.node_group_name,
+        online.urn,
         addons.gpu_namespace,
         addons.controller_namespace,
     ).apply(lambda resolved: resolved[0])
