@@ -303,7 +303,7 @@ def routes_lead_to_subsets(stack: Stack, config: Config) -> Iterator[Finding]:
         for destination in destinations(routes):
             subset = destination["subset"]
             host = _full(destination["host"].text, routes.namespace)
-            if subset.text and (host, subset.text) not in known:
+            if subset.text and destination["host"].text and (host, subset.text) not in known:
                 yield subset.wrong(f"is no subset of {host}")
 
     yield from judged(stack.of("DestinationRule"), collect)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from voicemesh_policies.view import Finding, UnknownError, View
 
@@ -171,18 +170,31 @@ class Stack:
         return [it for kind in kinds for it in self._by_kind.get(kind, [])]
 
     @cached_property
-    def _by_place(self) -> Mapping[tuple[str, str], list[Resource]]:
-        by_place: dict[tuple[str, str], list[Resource]] = {}
-        for resource in self.resources:
-            if resource.is_object:
-                # What is nowhere yet is judged where a rule asks for its own namespace.
-                with suppress(UnknownError):
-                    by_place.setdefault((resource.namespace, resource.kind), []).append(resource)
-        return by_place
+    def _by_place(self) -> _Index[tuple[str, str]]:
+        return _Index.of(self._objects, lambda it: [(it.namespace, it.kind)])
+
+    @cached_property
+    def _services(self) -> _Index[tuple[str, str]]:
+        return _Index.of(self.of("Service"), lambda it: [(it.namespace, it.object_name)])
+
+    @cached_property
+    def _scalers(self) -> _Index[tuple[str, str, str]]:
+        return _Index.of(self.of("ScaledObject", "HorizontalPodAutoscaler"), _scaled)
+
+    @cached_property
+    def _by_label(self) -> _Index[tuple[str, str, str]]:
+        return _Index.of(
+            self.of(*sorted(LONG_RUNNING)),
+            lambda it: [(it.namespace, *label) for label in it.pod_labels.items()],
+        )
+
+    @cached_property
+    def _objects(self) -> list[Resource]:
+        return [it for it in self.resources if it.is_object]
 
     def within(self, namespace: str, *kinds: str) -> list[Resource]:
         """Objects of these kinds in a namespace."""
-        return [it for kind in kinds for it in self._by_place.get((namespace, kind), [])]
+        return [it for kind in kinds for it in self._by_place.at((namespace, kind), kind)]
 
     def workloads(self, namespace: str) -> list[Resource]:
         """What runs pods in a namespace until somebody stops it."""
@@ -191,16 +203,21 @@ class Stack:
     def service(self, host: str, near: str) -> Resource | None:
         """The Service that a host of the mesh names, as seen from a namespace."""
         name, *rest = host.split(".")
-        namespace = rest[0] if rest else near
         if rest[1:2] not in ([], ["svc"]):
             return None
-        named = (it for it in self.within(namespace, "Service") if it.object_name == name)
-        return next(named, None)
+        return next(iter(self._services.at((rest[0] if rest else near, name))), None)
 
     def behind(self, service: Resource) -> list[Resource]:
         """Workloads whose pods a Service selects."""
-        selector = service.spec["selector"].labels
-        return [it for it in self.workloads(service.namespace) if selects(selector, it.pod_labels)]
+        return self.selected(service.namespace, service.spec["selector"].labels)
+
+    def selected(self, namespace: str, selector: Mapping[str, str]) -> list[Resource]:
+        """Workloads of a namespace whose pods have all labels of a selector."""
+        if not selector:
+            return []
+        # The rarest label leaves the fewest to look at.
+        found = (self._by_label.at((namespace, *label)) for label in selector.items())
+        return [it for it in min(found, key=len) if selects(selector, it.pod_labels)]
 
     def fewest_pods(self, workload: Resource) -> float:
         """How many pods it has at least."""
@@ -224,12 +241,48 @@ class Stack:
 
     def scaler(self, workload: Resource) -> Resource | None:
         """What decides the number of its pods, if anything does."""
-        for scaler in self.within(workload.namespace, "ScaledObject", "HorizontalPodAutoscaler"):
-            target = scaler.spec["scaleTargetRef"]
-            kind = target["kind"].text or "Deployment"
-            if (kind, target["name"].text) == (workload.kind, workload.object_name):
-                return scaler
-        return None
+        key = (workload.namespace, workload.kind, workload.object_name)
+        return next(iter(self._scalers.at(key)), None)
+
+
+def _scaled(scaler: Resource) -> list[tuple[str, str, str]]:
+    target = scaler.spec["scaleTargetRef"]
+    return [(scaler.namespace, target["kind"].text or "Deployment", target["name"].text)]
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class _Index(Generic[K]):
+    """Resources by what they are found by, and what of it is not known of some."""
+
+    found: Mapping[K, list[Resource]]
+    unknown: Mapping[str, UnknownError]
+    """By kind."""
+
+    @classmethod
+    def of(cls, resources: Iterable[Resource], keys: Callable[[Resource], list[K]]) -> _Index[K]:
+        found: dict[K, list[Resource]] = {}
+        unplaced: dict[str, UnknownError] = {}
+        for resource in resources:
+            try:
+                for key in keys(resource):
+                    found.setdefault(key, []).append(resource)
+            except UnknownError as error:
+                unplaced[resource.kind] = error
+        return cls(found, unplaced)
+
+    def at(self, key: K, kind: str = "") -> list[Resource]:
+        """What there is under a key.
+
+        Raises:
+            UnknownError: something, of the kind if one is given, could be there as well.
+        """
+        for its, error in self.unknown.items():
+            if kind in ("", its):
+                raise error
+        return self.found.get(key, [])
 
 
 def judged(

@@ -394,9 +394,7 @@ def pods_can_be_evicted(stack: Stack, config: Config) -> Iterator[Finding]:
         if least.text == "100%":
             yield least.wrong("lets no pod go")
         selector = budget.spec.at("selector.matchLabels").labels
-        selected = [
-            it for it in stack.workloads(budget.namespace) if selects(selector, it.pod_labels)
-        ]
+        selected = stack.selected(budget.namespace, selector)
         pods = sum(stack.fewest_pods(it) for it in selected)
         if selected and least.number is not None and least.number >= pods:
             yield least.wrong(f"lets no pod go while there are {pods:g}")

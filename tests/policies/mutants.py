@@ -802,3 +802,202 @@ STACK: Final = [
 ]
 
 MUTANTS: Final = [*WORKLOADS, *GPU, *MESH_RULES, *AWS, *STACK]
+
+
+def _variant(
+    rule: str, resource: str, path: str, to: Any, *says: str, stack: str = "prod"
+) -> Mutant:
+    return Mutant(rule, resource, path, to, says, stack)
+
+
+def _lifecycle(**selection: Any) -> Any:
+    def change(document: Any) -> None:
+        document["rules"][-1]["selection"] |= selection
+
+    return change
+
+
+def _document(which: str, **statement: Any) -> str:
+    def change(document: Any) -> None:
+        document["Statement"] = [{"Effect": "Allow", **statement}]
+
+    return _policy(which, change)
+
+
+_SECRETS_KEY: Final = "RolePolicy cluster-secrets-key"
+_LIFECYCLE: Final = "LifecyclePolicy images-speech-server"
+_HCM: Final = "spec.configPatches[1].patch.value.typed_config"
+_GATEWAY: Final = "Gateway public-gateway"
+_BUDGET: Final = "PodDisruptionBudget studio-narrator-stable"
+_PROD_CLUSTER: Final = "prod-cluster"
+
+VARIANTS: Final = [
+    _variant("image-is-exact", REDIS, f"{SERVER}.image", "docker.io/valkey/valkey"),
+    _variant("image-is-exact", REDIS, f"{SERVER}.image", "docker.io/valkey/valkey:edge"),
+    _variant("own-image-is-named-by-digest", VOICE, f"{SERVER}.image", f"{IMAGE}:1@sha256:12"),
+    _variant("cpu-and-memory-are-requested", VOICE, f"{SERVER}.resources.requests.memory", "0"),
+    _variant("cpu-and-memory-are-requested", VOICE, f"{SERVER}.resources.requests.cpu", "much"),
+    _variant("memory-is-limited", VOICE, f"{POD}.initContainers[0].resources.limits", ABSENT),
+    _variant("loading-and-hanging-are-probed", VOICE, f"{SERVER}.livenessProbe", ABSENT),
+    _variant("pods-do-not-run-as-root", VOICE, f"{POD}.securityContext.runAsNonRoot", False),
+    _variant("pods-do-not-run-as-root", VOICE, f"{CONTEXT}.runAsNonRoot", False),
+    _variant("privileges-do-not-grow", VOICE, f"{CONTEXT}.privileged", True),
+    _variant("capabilities-are-dropped", VOICE, f"{CONTEXT}.capabilities.add", ["SYS_ADMIN"]),
+    _variant("system-calls-are-filtered", VOICE, f"{CONTEXT}.seccompProfile.type", "Unconfined"),
+    _variant("node-is-out-of-reach", VOICE, f"{POD}.hostPID", True),
+    _variant("node-is-out-of-reach", VOICE, f"{SERVER}.ports[0].hostPort", 8080),
+    _variant(
+        *("node-is-out-of-reach", VOICE, f"{POD}.volumes[+]"),
+        {"name": "node", "hostPath": {"path": "/"}},
+    ),
+    _variant("namespace-is-named", "ConfigMap public-gateway-ratelimit", "metadata.namespace", ""),
+    _variant(
+        *("no-token-is-mounted", "ServiceAccount studio-narrator"),
+        *("automountServiceAccountToken", ABSENT),
+    ),
+    _variant("pods-can-be-evicted", _BUDGET, "spec.maxUnavailable", 0),
+    _variant("pods-can-be-evicted", _BUDGET, "spec.maxUnavailable", "0%"),
+    _variant("pods-can-be-evicted", _BUDGET, "spec.minAvailable", "100%"),
+    _variant("pods-outlive-their-streams", VOICE, f"{POD}.terminationGracePeriodSeconds", ABSENT),
+    _variant("gpu-updates-need-no-spare-gpu", VOICE, "spec.strategy", ABSENT),
+    _variant(
+        *("gpu-updates-need-no-spare-gpu", VOICE, "spec.strategy.rollingUpdate.maxUnavailable", 0)
+    ),
+    _variant("gpu-pods-tolerate-their-nodes", VOICE, f"{POD}.tolerations", ABSENT),
+    _variant("gpu-pods-tolerate-their-nodes", VOICE, f"{POD}.tolerations[0].value", "false"),
+    _variant(
+        *("gpus-are-requested-and-limited", VOICE, f"{SERVER}.resources.limits[nvidia.com/gpu]"),
+        ABSENT,
+    ),
+    _variant("gpu-nodes-are-tainted", GROUP, "taints", ABSENT, stack=_PROD_CLUSTER),
+    _variant(
+        "instance-types-fit-their-label", GROUP, "labels.accelerator", "l40s", stack=_PROD_CLUSTER
+    ),
+    _variant("istio-fields-exist", PUBLIC, "spec.http[0].mirrorShare", 10),
+    _variant("istio-fields-exist", "PeerAuthentication mesh-strict", "spec.mtls.level", "high"),
+    _variant("istio-values-fit", PUBLIC, "spec.http[0].route[0].destination.host", ABSENT),
+    _variant("istio-values-fit", RULE, "spec.trafficPolicy.loadBalancer.warmup", 3),
+    _variant("routes-name-their-gateways", MESH, "spec.gateways", []),
+    _variant("hosts-are-named", _GATEWAY, "spec.servers[0].hosts", ["*"]),
+    _variant("weights-are-100-together", MESH, "spec.http[0].route[0].weight", ABSENT),
+    _variant("no-request-runs-twice", PUBLIC, f"{ROUTE}.retries", ABSENT),
+    _variant("no-request-runs-twice", PUBLIC, f"{ROUTE}.retries.retryOn", "gateway-error"),
+    _variant("routes-let-streams-finish", PUBLIC, f"{ROUTE}.retries.perTryTimeout", "1m"),
+    _variant(
+        *("identity-headers-do-not-route", PUBLIC, f"{ROUTE}.match[0].withoutHeaders"),
+        {"X-Tenant": {"exact": "studio"}},
+    ),
+    _variant("operators-paths-stay-inside", PUBLIC, f"{ROUTE}.match[0].uri", {"exact": "/metrics"}),
+    _variant("operators-paths-stay-inside", PUBLIC, f"{ROUTE}.match[0].uri", {"prefix": "/"}),
+    _variant("operators-paths-stay-inside", PUBLIC, f"{ROUTE}.match[0].uri", {"regex": ".*"}),
+    _variant("operators-paths-stay-inside", PUBLIC, f"{ROUTE}.match", ABSENT),
+    _variant("routes-lead-to-subsets", RULE, "spec.subsets[1].name", "beta"),
+    _variant(
+        *("one-pod-can-be-ejected", RULE),
+        *("spec.subsets[0].trafficPolicy.outlierDetection.maxEjectionPercent", 49),
+    ),
+    _variant(
+        "one-pod-can-be-ejected",
+        RULE,
+        "spec.trafficPolicy.outlierDetection",
+        {"consecutive5xxErrors": 3},
+    ),
+    _variant("gateways-encrypt", _GATEWAY, "spec.servers[1].tls.minProtocolVersion", "TLSV1_0"),
+    _variant("mutual-tls-is-strict", "PeerAuthentication mesh-strict", "spec.mtls", ABSENT),
+    _variant(
+        *("mutual-tls-is-strict", "PeerAuthentication mesh-strict", "spec.portLevelMtls"),
+        {"8080": {"mode": "DISABLE"}},
+    ),
+    _variant(
+        "callers-keep-mutual-tls",
+        RULE,
+        "spec.trafficPolicy.portLevelSettings",
+        [{"port": {"number": 8080}, "tls": {"mode": "DISABLE"}}],
+    ),
+    _variant(
+        *("principals-are-exact", ALLOW, "spec.rules[1].from[0].source.namespaces"),
+        ["*"],
+    ),
+    _variant(
+        *("public-paths-ask-for-a-scope", ALLOW, "spec.rules[0].to[0].operation.paths"),
+        ["/*"],
+        "/*",
+    ),
+    _variant("public-paths-ask-for-a-scope", ALLOW, "spec.rules[0].to", ABSENT),
+    _variant(
+        *("scopes-fit-their-paths", ALLOW, "spec.rules[1].to[0].operation.paths[+]"),
+        "/v1/audio/voices",
+    ),
+    _variant("filters-are-for-named-pods", FILTER, "spec.workloadSelector.labels", {}),
+    _variant("envoy-fields-exist", FILTER, f"{_HCM}.flushInterval", "0.01s"),
+    _variant("envoy-fields-exist", FILTER, f"{_HCM}.[@type]", "type.googleapis.com/envoy.Made.Up"),
+    _variant("filters-let-streams-finish", FILTER, f"{_HCM}.request_timeout", "10s"),
+    _variant(
+        *("filters-let-streams-finish", FILTER, f"{_HCM}.common_http_protocol_options"),
+        {"max_stream_duration": "1m"},
+    ),
+    _variant(
+        *("old-versions-expire-too", "BucketLifecycleConfiguration voices"),
+        *("rules[0].noncurrentVersionExpiration.noncurrentDays", 0),
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("rollback-images-stay", _LIFECYCLE, "policy"),
+        _policy(_LIFECYCLE, _lifecycle(countNumber=7)),
+        *("countNumber is 7", "14 days"),
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("rollback-images-stay", _LIFECYCLE, "policy"),
+        _policy(_LIFECYCLE, _lifecycle(countType="imageCountMoreThan", countNumber=10)),
+        "countNumber is 10",
+        stack=_PROD_CLUSTER,
+    ),
+    _variant("rollback-images-stay", _LIFECYCLE, "policy", "{}", stack=_PROD_CLUSTER),
+    _variant(
+        *("image-tags-do-not-move", "Repository images-speech-server"),
+        *("imageTagMutabilityExclusionFilters[0].filter", "*"),
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("iam-names-actions", _SECRETS_KEY, "policy"),
+        _document(_SECRETS_KEY, NotAction="iam:*", Resource="arn:aws:kms:::key/1"),
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("iam-names-actions", _SECRETS_KEY, "policy"),
+        _document(_SECRETS_KEY, Action="*", Resource="arn:aws:kms:::key/1"),
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("iam-names-resources", _SECRETS_KEY, "policy"),
+        _document(_SECRETS_KEY, Action=["kms:Decrypt"], NotResource="arn:aws:kms:::key/1"),
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("nodes-require-imdsv2", "LaunchTemplate online-on-demand"),
+        *("metadataOptions.httpPutResponseHopLimit", 2),
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("nodes-are-private", "LaunchTemplate online-on-demand", "networkInterfaces"),
+        [{"associatePublicIpAddress": "true"}],
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("api-server-is-not-public", "Cluster cluster", "vpcConfig.publicAccessCidrs"),
+        ABSENT,
+        stack=_PROD_CLUSTER,
+    ),
+    _variant("keys-rotate", "Key voices", "deletionWindowInDays", 7, stack=_PROD_CLUSTER),
+    _variant(
+        *("cost-is-within-budget", "NodeGroup cluster-system", "instanceTypes[0]", "z9.huge"),
+        "no known price",
+        stack=_PROD_CLUSTER,
+    ),
+    _variant(
+        *("gpus-fit-their-quota", "ScaledObject studio-narrator-stable", "spec.maxReplicaCount"),
+        9,
+    ),
+]
+"""Other ways to break a rule, each of which breaks nothing else."""

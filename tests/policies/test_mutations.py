@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.policies.mutants import MESH_RULES, MUTANTS, Mutant
+from tests.policies.mutants import MESH_RULES, MUTANTS, VARIANTS, Mutant
 from tests.policies.recorded import (
     EXAMPLES,
     RULES,
@@ -30,7 +30,11 @@ def test_no_rule_says_anything_about_an_example(folder: str, stack: str) -> None
     assert said == {}
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda it: it.rule)
+@pytest.mark.parametrize(
+    "mutant",
+    [*MUTANTS, *VARIANTS],
+    ids=lambda it: f"{it.rule}-{it.path.rpartition('.')[2]}",
+)
 def test_a_fault_is_found_by_its_rule_and_by_no_other(mutant: Mutant) -> None:
     declared = mutant.applied()
     config = {**settings(mutant.stack), **mutant.config}
@@ -39,6 +43,7 @@ def test_a_fault_is_found_by_its_rule_and_by_no_other(mutant: Mutant) -> None:
     about_all = [it for it in RULES.values() if it.on_stack]
     said = judged(about_one, declared[:1], config) | judged(about_all, declared, config)
     assert set(said) == {mutant.rule}, said
+    assert all(any(part in it for it in said[mutant.rule]) for part in mutant.says)
 
 
 @pytest.mark.parametrize(
