@@ -85,7 +85,12 @@ class Verdict:
     @property
     def refused(self) -> bool:
         """Whether a mandatory policy is violated."""
-        return any(violation.level is Level.MANDATORY for violation in self.violations)
+        return refuses(self.violations)
+
+
+def refuses(violations: Iterable[Violation]) -> bool:
+    """Whether one of the violations is of a mandatory policy."""
+    return any(violation.level is Level.MANDATORY for violation in violations)
 
 
 def check(project: Project, stack: str, gate: Gate) -> Verdict:

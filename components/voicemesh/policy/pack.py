@@ -92,7 +92,19 @@ def read_settings(file: Path) -> Settings:
         raise ConfigurationError(f"{file} is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{file} has no keys, but is {content!r}")
-    return {name: _settings(value, f"{file}: {name}") for name, value in content.items()}
+    return settings_from(content, str(file))
+
+
+def settings_from(content: Mapping[str, Any], source: str) -> Settings:
+    """The configuration of a pack, as the content of its file.
+
+    Args:
+        source: where it is from, for errors.
+
+    Raises:
+        ConfigurationError: it says something else than levels and properties.
+    """
+    return {name: _settings(value, f"{source}: {name}") for name, value in content.items()}
 
 
 def reconciled(info: analyzer_pb2.AnalyzerInfo, given: Settings) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ _SECURITY_SEVERITIES: Final = {
     Severity.HIGH: "8.0",
     Severity.CRITICAL: "9.5",
 }
+# XML 1.0 has no way to write these: https://www.w3.org/TR/xml/#charsets
+_NOT_IN_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _STYLES: Final = {Level.MANDATORY: "bold red", Level.ADVISORY: "yellow"}
 
 
@@ -189,8 +192,7 @@ def _case(verdict: Verdict, policy: str) -> ElementTree.Element:
 
 def _line(violation: Violation) -> str:
     line = f"{violation.urn}: {violation.message} {violation.fix}".strip()
-    # XML 1.0 allows no other control characters, and escaping does not help.
-    return "".join(character for character in line if character in "\t\n" or character >= " ")
+    return _NOT_IN_XML.sub("", line)
 
 
 def _worst_first(violations: Iterable[Violation]) -> list[Violation]:
