@@ -27,28 +27,49 @@ FITTING = ONE_NAMESPACE + (
 )
 
 
+class Run:
+    """Runs `voicemesh policy check` in the working directory."""
+
+    printed = ""
+
+    def __call__(self, *arguments: str) -> int:
+        """The exit code."""
+        pack = [] if "--pack" in arguments else ["--pack", str(TINY)]
+        result = CliRunner().invoke(app, ["policy", "check", *pack, *arguments])
+        self.printed = result.output
+        return result.exit_code
+
+
+@pytest.fixture
+def run(project: SmallProject, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(project.folder)
+    return Run()
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> SmallProject:
     return SmallProject(tmp_path).program(FITTING)
 
 
 class TestExitCode:
-    def test_is_0_where_every_policy_is_kept(self, project: SmallProject, run) -> None:
+    def test_is_0_where_every_policy_is_kept(self, project: SmallProject, run: Run) -> None:
         assert run("test") == 0
 
-    def test_is_1_where_a_mandatory_policy_is_violated(self, project: SmallProject, run) -> None:
+    def test_is_1_where_a_mandatory_policy_is_violated(
+        self, project: SmallProject, run: Run
+    ) -> None:
         project.stack("test", {"small:replicas": 4})
         assert run("test") == 1
         assert "spec.replicas is 4; allowed: at most 3" in run.printed
 
     def test_is_0_where_only_an_advisory_policy_is_violated(
-        self, project: SmallProject, run
+        self, project: SmallProject, run: Run
     ) -> None:
         project.program(FITTING + f"made({BUCKET!r}, 'voices')\n")
         assert run("test") == 0
         assert "the bucket is not protected" in run.printed
 
-    def test_is_1_where_one_stack_of_all_is_refused(self, project: SmallProject, run) -> None:
+    def test_is_1_where_one_stack_of_all_is_refused(self, project: SmallProject, run: Run) -> None:
         project.stack("big", {"small:replicas": 4})
         assert run("--all") == 1
         assert "stack big: refused" in run.printed
@@ -65,17 +86,24 @@ class TestExitCode:
         ],
     )
     def test_is_2_where_the_command_cannot_be_followed(
-        self, project: SmallProject, run, arguments: list[str], reason: str
+        self, project: SmallProject, run: Run, arguments: list[str], reason: str
     ) -> None:
         assert run(*arguments) == 2
         assert reason in run.printed
 
-    def test_is_2_where_the_program_fails(self, project: SmallProject, run) -> None:
+    def test_is_2_where_the_program_fails(self, project: SmallProject, run: Run) -> None:
         project.program("raise pulumi.RunError('voices: there are none')\n")
         assert run("test") == 2
         assert "the program of stack test failed:\nvoices: there are none" in run.printed
 
-    def test_is_2_outside_of_a_project(self, project: SmallProject, run) -> None:
+    def test_is_2_where_the_program_is_in_another_language(
+        self, project: SmallProject, run: Run
+    ) -> None:
+        project.write("Pulumi.yaml", {"name": "small", "runtime": "nodejs"})
+        assert run("test") == 2
+        assert "runtime: 'nodejs'; the gate runs programs in Python only" in run.printed
+
+    def test_is_2_outside_of_a_project(self, project: SmallProject, run: Run) -> None:
         (project.folder / "Pulumi.yaml").unlink()
         assert run("test") == 2
         assert "has no Pulumi.yaml: run this in a Pulumi project" in run.printed
@@ -342,9 +370,7 @@ class TestPackError:
         self, project: SmallProject, tmp_path: Path
     ) -> None:
         pack = _pack(tmp_path, "", runtime="nodejs")
-        with pytest.raises(
-            ConfigurationError, match="runtime: 'nodejs'; the gate runs"
-        ):
+        with pytest.raises(ConfigurationError, match="runtime: 'nodejs'; the gate runs"):
             project.check(pack)
 
 
@@ -435,20 +461,6 @@ class TestStandIns:
 )
 def test_durations_are_told_in_seconds(duration: str, expected: float) -> None:
     assert seconds(duration) == expected
-
-
-@pytest.fixture
-def run(project: SmallProject, monkeypatch: pytest.MonkeyPatch):
-    """Runs `voicemesh policy check` in the project, and returns its exit code."""
-    monkeypatch.chdir(project.folder)
-
-    def check(*arguments: str) -> int:
-        pack = [] if "--pack" in arguments else ["--pack", str(TINY)]
-        result = CliRunner().invoke(app, ["policy", "check", *pack, *arguments])
-        check.printed = result.output
-        return result.exit_code
-
-    return check
 
 
 def _pack(folder: Path, main: str, runtime: str = "python") -> Path:

@@ -3,7 +3,7 @@
 try:
     from voicemesh.cli.application import app
 except ModuleNotFoundError as missing:
-    if missing.name not in ("typer", "rich", "boto3"):
+    if missing.name not in ("typer", "rich"):
         raise
     raise SystemExit(
         f"voicemesh's command line needs {missing.name}: pip install 'voicemesh[cli]'"

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import boto3
 import typer
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from rich.console import Console
 
 from voicemesh.cli.checkout import load_stack
@@ -76,12 +74,17 @@ def _require_account(environment: Environment, account: Account) -> None:
 
 
 def _clients(environment: Environment, region: str) -> Callable[[str], Any]:
+    # It takes half a second to load, and no other command asks AWS.
+    import boto3
+
     endpoint = environment.aws.endpoint if environment.aws else None
     session = boto3.Session(region_name=region)
     return lambda service: session.client(service, endpoint_url=endpoint)
 
 
 def _answers(plan: Sequence[PlannedNodes], region: str, client: Callable[[str], Any]) -> Account:
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
     try:
         return ask_account(plan, region, client)
     except NoCredentialsError:

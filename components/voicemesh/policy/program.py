@@ -12,7 +12,7 @@ from typing import Final
 from pulumi.runtime.proto import analyzer_pb2
 
 from voicemesh.policy import program_runner
-from voicemesh.policy.errors import ProgramError
+from voicemesh.policy.errors import ConfigurationError, ProgramError
 from voicemesh.policy.monitor import ORGANIZATION, Engine, Monitor, Notes, Surroundings, serving
 from voicemesh.policy.project import Project, StackConfiguration
 
@@ -32,8 +32,14 @@ def run_program(
         declare: called with each resource as soon as it is declared.
 
     Raises:
-        ProgramError: the program failed.
+        ConfigurationError: the program is not in Python.
+        ProgramError: it failed.
     """
+    if project.runtime != "python":
+        raise ConfigurationError(
+            f"Pulumi.yaml: runtime: {project.runtime!r}; the gate runs programs in Python only: "
+            "check others with `pulumi preview --policy-pack`"
+        )
     notes, engine = Notes(declare), Engine()
     with serving(engine, Monitor(surroundings, notes)) as address:
         done = subprocess.run(

@@ -42,6 +42,7 @@ class Project:
     name: str
     program: Path
     """Folder or file that Python runs."""
+    runtime: str
     runtime_options: Mapping[str, Any]
     defaults: dict[str, Any]
     """Configuration that `Pulumi.yaml` gives to every stack, by namespaced key."""
@@ -51,7 +52,7 @@ class Project:
         """The project of a folder.
 
         Raises:
-            ConfigurationError: there is none, or its program is not in Python.
+            ConfigurationError: there is none, or it has no name.
         """
         file = folder / "Pulumi.yaml"
         if not file.is_file():
@@ -61,15 +62,11 @@ class Project:
         if not name:
             raise ConfigurationError(f"{file}: name: missing; name the project")
         runtime, options = runtime_of(content)
-        if runtime != "python":
-            raise ConfigurationError(
-                f"{file}: runtime: {runtime!r}; the gate runs programs in Python only: check "
-                "others with `pulumi preview --policy-pack`"
-            )
         return cls(
             folder,
             name,
             folder / str(content.get("main") or "."),
+            runtime,
             options,
             _defaults(content, name),
         )
