@@ -1,3 +1,3 @@
-from voicemesh_policies.pack import run
+from voicemesh_policies.server import run
 
 run()

@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pulumi_policy import (
-    EnforcementLevel,
     Policy,
     PolicyComplianceFramework,
     PolicyConfigSchema,
-    PolicyPack,
     ReportViolation,
     ResourceValidationArgs,
     ResourceValidationPolicy,
@@ -22,16 +20,11 @@ from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError
 
 from voicemesh_policies import rules
 from voicemesh_policies.objects import Resource
-from voicemesh_policies.rule import COMMON_CONFIG, Rule, UnjudgedError, violations
+from voicemesh_policies.rule import COMMON_CONFIG, Rule, violations
 from voicemesh_policies.view import UNKNOWN
 
 NAME: Final = "voicemesh"
 _DEEPEST: Final = 200
-
-
-def run() -> None:
-    """Serves the pack to whoever started it; returns when that ends it."""
-    PolicyPack(NAME, policies(), enforcement_level=EnforcementLevel.MANDATORY)
 
 
 def policies(chosen: Sequence[Rule] | None = None) -> list[Policy]:
@@ -104,12 +97,14 @@ def _validate_stack(rule: Rule) -> Callable[[StackValidationArgs, ReportViolatio
 def _report(
     rule: Rule, resources: Sequence[Resource], config: Mapping[str, Any], report: ReportViolation
 ) -> None:
-    try:
-        for violation in violations(rule, resources, config):
+    found = list(violations(rule, resources, config))
+    for violation in found:
+        if not violation.unjudged:
             report(violation.message, violation.urn or None)
-    except UnjudgedError as error:
-        # Pulumi makes of it an advisory message, whatever the rule's own level.
-        raise UnknownValueError(UNKNOWN_STRING_VALUE, [error.path]) from error
+    for violation in found:
+        if violation.unjudged:
+            # Pulumi makes of it an advisory message, whatever the rule's own level.
+            raise UnknownValueError(UNKNOWN_STRING_VALUE, [violation.unjudged])
 
 
 def _resource(args: Any, dependencies: frozenset[str]) -> Resource:

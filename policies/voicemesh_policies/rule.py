@@ -148,24 +148,17 @@ class Rule:
             yield from _guarded(self.on_stack(stack, config), "")
 
 
-class UnjudgedError(Exception):
-    """A rule whose `unknownValues` are advisory has met one.
-
-    Attributes:
-        path: of the property.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
-
-
 @dataclass(frozen=True)
 class Violation:
-    """A message about a resource, or about the stack where `urn` is empty."""
+    """A message about a resource, or about the stack where `urn` is empty.
+
+    Attributes:
+        unjudged: path of a property that is not known, and that the rule takes as advice only.
+    """
 
     message: str
     urn: str = ""
+    unjudged: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,9 +184,6 @@ def violations(
     Args:
         given: the rule's settings, as the environment gives them.
         today: the day in UTC; by default it is asked for.
-
-    Raises:
-        UnjudgedError: the rule needs an unknown value, which it takes as advisory.
     """
     # Programs declare in any order; what is said of a stack is always the same.
     resources = sorted(resources, key=lambda it: it.urn)
@@ -208,17 +198,12 @@ def violations(
             if resource := next(covered, None):
                 yield Violation(_about_expired(rule, waiver), resource.urn)
     valid = [waiver for waiver in waivers if waiver.expires >= today]
-    unjudged = []
+    advises = config.text(UNKNOWN_VALUES) == "advisory"
     for finding in _findings(rule, resources, config):
         resource = by_urn.get(finding.urn)
-        if resource is not None and any(it.covers(resource) for it in valid):
-            continue
-        if finding.problem == _UNJUDGED and config.text(UNKNOWN_VALUES) == "advisory":
-            unjudged.append(finding.path)
-        else:
-            yield Violation(message(rule, finding, resource), finding.urn)
-    if unjudged:
-        raise UnjudgedError(unjudged[0])
+        if resource is None or not any(it.covers(resource) for it in valid):
+            unjudged = finding.path if advises and finding.problem == _UNJUDGED else ""
+            yield Violation(message(rule, finding, resource), finding.urn, unjudged)
 
 
 def message(rule: Rule, finding: Finding, resource: Resource | None) -> str:

@@ -21,7 +21,7 @@ from voicemesh.testing import CloudMocks, Recording, record
 from voicemesh_policies import rules
 from voicemesh_policies.aws import BUCKET
 from voicemesh_policies.objects import Resource
-from voicemesh_policies.rule import Rule, UnjudgedError, violations
+from voicemesh_policies.rule import Rule, violations
 
 RULES: Final[Mapping[str, Rule]] = {rule.name: rule for rule in rules.ALL}
 ABSENT: Final = object()
@@ -112,10 +112,7 @@ def judged(
             continue
         own = own if isinstance(own, dict) else {}
         for part in [[it] for it in declared] if rule.on_resource else [declared]:
-            try:
-                said[rule.name] += [it.message for it in violations(rule, part, own)]
-            except UnjudgedError as error:
-                said[rule.name].append(f"advisory: {error.path}")
+            said[rule.name] += [it.message for it in violations(rule, part, own)]
     return {name: messages for name, messages in said.items() if messages}
 
 

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import json_format, struct_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +18,11 @@ from pulumi_policy.policy import _PolicyAnalyzerServicer
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
 
 from tests.policies.mutants import MUTANTS, Mutant
-from tests.policies.recorded import RULES, changed
-from tests.stacks import ROOT
+from tests.policies.recorded import RULES, changed, environment
+from tests.stacks import ROOT, STACKS
 from voicemesh import charts, contract
 from voicemesh.cluster import accelerators
-from voicemesh_policies import gpu, instances, istio, mesh, pack
+from voicemesh_policies import gpu, instances, istio, mesh, pack, server
 from voicemesh_policies.objects import Resource
 from voicemesh_policies.view import UNKNOWN
 
@@ -30,11 +31,9 @@ MUTANT_OF = {it.rule: it for it in MUTANTS}
 SERVER = "spec.template.spec.containers[0]"
 
 
-def host(config: dict[str, Any] | None = None) -> _PolicyAnalyzerServicer:
+def host(config: Any = None, servicer: Any = server.Servicer) -> _PolicyAnalyzerServicer:
     """The policy host with the pack, in this process."""
-    served = _PolicyAnalyzerServicer(
-        pack.NAME, "0.1.0", pack.policies(), EnforcementLevel.MANDATORY
-    )
+    served = servicer(pack.NAME, "0.1.0", pack.policies(), EnforcementLevel.MANDATORY)
     request = proto.ConfigureAnalyzerRequest()
     for name, own in (config or {}).items():
         request.policyConfig[name].enforcementLevel = proto.MANDATORY
@@ -43,14 +42,23 @@ def host(config: dict[str, Any] | None = None) -> _PolicyAnalyzerServicer:
     return served
 
 
-def analyzed(resource: Resource, config: dict[str, Any] | None = None) -> list[Any]:
-    """What the host answers about a resource, unknown values as the engine writes them."""
-    properties = json_format.ParseDict(_wire(resource.load()), struct_pb2.Struct())
+def analyzed(resource: Resource, config: Any = None, servicer: Any = server.Servicer) -> list[Any]:
+    """What the host answers about a resource."""
+    return list(host(config, servicer).Analyze(asked(resource), None).diagnostics)
+
+
+def asked(resource: Resource) -> Any:
+    """A resource as the engine tells a pack of it."""
     request = proto.AnalyzeRequest(
-        type=resource.type, name=resource.name, urn=resource.urn, properties=properties
+        type=resource.type,
+        name=resource.name,
+        urn=resource.urn,
+        properties=json_format.ParseDict(_wire(resource.load()), struct_pb2.Struct()),
     )
     request.options.protect = resource.protect
-    return list(host(config).Analyze(request, None).diagnostics)
+    if provider := resource.load_provider():
+        json_format.ParseDict(_wire(provider), request.provider.properties)
+    return request
 
 
 def _wire(value: Any) -> Any:
@@ -119,6 +127,60 @@ def test_the_host_takes_waivers_from_the_configuration() -> None:
     assert analyzed(mutant("memory-is-limited"), config) == []
     expired = {"memory-is-limited": {"waivers": [{**waiver, "expires": "2020-01-01"}]}}
     assert len(analyzed(mutant("memory-is-limited"), expired)) == 2
+
+
+def told(diagnostics: Any) -> list[tuple[Any, ...]]:
+    return sorted((it.policyName, it.enforcementLevel, it.urn, it.message) for it in diagnostics)
+
+
+@pytest.mark.parametrize("it", MUTANTS, ids=lambda it: it.rule)
+def test_the_pack_serves_rules_as_pulumis_own_servicer_does(it: Mutant) -> None:
+    resource = it.applied()[0]
+    ours, pulumis = (
+        told(analyzed(resource, {}, servicer))
+        for servicer in (server.Servicer, _PolicyAnalyzerServicer)
+    )
+    assert ours == pulumis
+    assert bool(ours) is bool(RULES[it.rule].on_resource)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_pack_serves_rules_about_stacks_as_pulumis_own_servicer_does(stack: str) -> None:
+    request = proto.AnalyzeStackRequest()
+    # Protection aside, nothing here keeps to what a project would have configured.
+    config = {"cost-is-within-budget": {"monthlyUsd": 1}}
+    for resource in [*environment(stack), *environment("prod")]:
+        one = asked(resource)
+        request.resources.append(
+            proto.AnalyzerResource(
+                type=one.type,
+                name=one.name,
+                urn=one.urn,
+                properties=one.properties,
+                dependencies=sorted(resource.dependencies),
+            )
+        )
+    ours, pulumis = (
+        told(host(config, servicer).AnalyzeStack(request, None).diagnostics)
+        for servicer in (server.Servicer, _PolicyAnalyzerServicer)
+    )
+    assert ours == pulumis
+    assert ours or stack == "prod"
+
+
+def test_a_rule_that_is_disabled_says_nothing() -> None:
+    served = host({"memory-is-limited": {}})
+    request = proto.ConfigureAnalyzerRequest()
+    request.policyConfig["memory-is-limited"].enforcementLevel = proto.DISABLED
+    served.Configure(request, None)
+    assert not served.Analyze(asked(mutant("memory-is-limited")), None).diagnostics
+
+
+def test_secrets_are_read_and_assets_are_not() -> None:
+    secret = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "value": [1]}
+    asset = {"4dabf18193072939515e22adb298388d": "c44067f5952c0a294b673a41bacd8c17", "text": "a"}
+    struct = json_format.ParseDict({"a": secret, "b": asset, "c": None}, struct_pb2.Struct())
+    assert server.read(struct) == {"a": [1], "b": UNKNOWN, "c": None}
 
 
 _JSON = st.recursive(
