@@ -190,7 +190,8 @@ class Stack:
 
     @cached_property
     def _objects(self) -> list[Resource]:
-        return [it for it in self.resources if it.is_object]
+        """Those in namespaces; definitions of resources, which are large, are not read."""
+        return [it for it in self.resources if it.is_object and it.kind not in CLUSTER_SCOPED]
 
     def within(self, namespace: str, *kinds: str) -> list[Resource]:
         """Objects of these kinds in a namespace."""
