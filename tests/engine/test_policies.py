@@ -14,9 +14,10 @@ import yaml
 
 from infra.local.paths import CHECKOUT
 from tests.engine.environments import make_project, run_pulumi
+from tests.policies.verdicts import Verdicts, of_engine, of_gate
 from tests.stacks import CLUSTER_OF, PROJECT, STACKS
 from voicemesh.policy.charts import RELEASE, Charts
-from voicemesh.policy.gate import Gate, StandIns, Verdict, check, declarations
+from voicemesh.policy.gate import Gate, StandIns, check, declarations
 from voicemesh.policy.monitor import ORGANIZATION
 from voicemesh.policy.project import Project, opened
 from voicemesh.policy.resources import UNKNOWN, revealed
@@ -30,9 +31,6 @@ OWNER = CLUSTER_OF["prod"]
 _MASKED = "[secret]"
 _OF_CHARTS = ("checksum", "resourceNames", "compat")
 """Inputs of a Helm release that its provider adds to, or takes from, those of the program."""
-
-# URN and policy, and everything that is said about them.
-Verdicts = dict[tuple[str, str], list[tuple[str, str, str]]]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +53,9 @@ def test_gate_and_engine_agree(stack: str, project: Path) -> None:
     refused, by_engine = _preview(project, stack, {PACK: configuration, TELLTALE: None})
     verdict = check(Project.at(project), stack, Gate(PACK, WITHOUT_CHARTS))
     assert verdict.refused is refused
-    assert _of_gate(verdict) == {k: v for k, v in by_engine.items() if not _is_told(k)}
+    assert of_gate(verdict) == {k: v for k, v in by_engine.items() if not _is_told(k)}
     # What the rules made of it is the same, for they were told the same.
-    by_gate = _told(_of_gate(check(_unconfigured(project), stack, Gate(TELLTALE, WITHOUT_CHARTS))))
+    by_gate = _told(of_gate(check(_unconfigured(project), stack, Gate(TELLTALE, WITHOUT_CHARTS))))
     told_by_engine = _told({k: v for k, v in by_engine.items() if _is_told(k)})
     assert set(by_gate) == set(told_by_engine)
     for key, told in by_gate.items():
@@ -69,7 +67,7 @@ def test_gate_and_engine_both_refuse_what_a_pack_refuses_by_default(project: Pat
     refused, by_engine = _preview(project, "dev", {PACK: None})
     verdict = check(_unconfigured(project), "dev", Gate(PACK, WITHOUT_CHARTS))
     assert by_engine
-    assert _of_gate(verdict) == by_engine
+    assert of_gate(verdict) == by_engine
     assert refused
     assert verdict.refused
 
@@ -126,16 +124,8 @@ def _preview(project: Path, stack: str, packs: Mapping[Path, Path | None]) -> tu
     for pack, configuration in packs.items():
         flags += ["--policy-pack", str(pack), "--policy-pack-config", str(configuration or nothing)]
     done = run_pulumi(project, "preview", *flags, helm=_helm_that_renders_nothing(project))
-    parsed = [json.loads(line) for line in events.read_text().splitlines()]
-    assert any("summaryEvent" in event for event in parsed), done.stdout + done.stderr
-    found = _sorted(_as_gate_says(e["policyEvent"]) for e in parsed if "policyEvent" in e)
-    return done.returncode != 0, found
-
-
-def _of_gate(verdict: Verdict) -> Verdicts:
-    return _sorted(
-        ((v.urn, v.policy), (v.level, v.severity, v.message)) for v in verdict.violations
-    )
+    assert events.exists(), done.stdout + done.stderr
+    return done.returncode != 0, of_engine(events)
 
 
 def _helm_that_renders_nothing(project: Path) -> Path:
@@ -146,25 +136,8 @@ def _helm_that_renders_nothing(project: Path) -> Path:
     return helm
 
 
-def _as_gate_says(event: Mapping[str, Any]) -> tuple[tuple[str, str], tuple[str, str, str]]:
-    description, _, said = event["message"].strip().partition("\n")
-    message = (said or description).partition(" Fix: ")[0].strip()
-    severity = event.get("severity") or "unspecified"
-    return (
-        (event["resourceUrn"], event["policyName"]),
-        (event["enforcementLevel"], severity, message),
-    )
-
-
 def _is_told(key: tuple[str, str]) -> bool:
     return key[1].startswith("tell-")
-
-
-def _sorted(verdicts: Any) -> Verdicts:
-    found: Verdicts = {}
-    for key, said in verdicts:
-        found.setdefault(key, []).append(said)
-    return {key: sorted(said) for key, said in found.items()}
 
 
 def _told(verdicts: Verdicts) -> dict[tuple[str, str], Any]:

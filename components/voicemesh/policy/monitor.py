@@ -250,6 +250,11 @@ class Engine(engine_pb2_grpc.EngineServicer):
             self.errors.append(request.message)
         return empty_pb2.Empty()
 
+    def RequirePulumiVersion(self, request, context):
+        # There is no CLI whose version could be too old.
+        del request, context
+        return engine_pb2.RequirePulumiVersionResponse()
+
     def SetRootResource(self, request, context):
         del request, context
         return engine_pb2.SetRootResourceResponse()
