@@ -42,7 +42,7 @@ _RULES: Final[Mapping[str, Rule]] = {rule.name: rule for rule in ALL}
 
 def run() -> None:
     """Serves the pack to whoever started it; returns when that ends it."""
-    policy._PolicyAnalyzerServicer = Servicer  # pyright: ignore[reportAttributeAccessIssue]
+    policy._PolicyAnalyzerServicer = Servicer
     PolicyPack(NAME, policies(), enforcement_level=EnforcementLevel.MANDATORY)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -28,6 +29,7 @@ from voicemesh_policies.view import UNKNOWN
 
 MUTANT_OF = {it.rule: it for it in MUTANTS}
 
+_DEFINITIONS = "base/files/crd-all.gen.yaml"
 SERVER = "spec.template.spec.containers[0]"
 
 
@@ -252,6 +254,15 @@ def test_instance_types_have_the_gpus_that_the_library_knows() -> None:
 
 def test_the_table_of_fields_is_of_the_istio_that_is_installed() -> None:
     assert istio.istio_version() == charts.ISTIO_VERSION
+
+
+def test_the_table_of_fields_is_made_from_the_definitions_of_istio() -> None:
+    tools = Path.home() / ".cache" / "voicemesh" / "tools"
+    found = sorted(tools.glob(f"istio-{charts.ISTIO_VERSION}-*/charts/{_DEFINITIONS}"))
+    if not found:
+        pytest.skip("Istio's charts are not here; `make up` fetches them")
+    generate = runpy.run_path(str(ROOT / "policies" / "generate_schemas.py"))
+    assert generate["istio_table"](found[0], charts.ISTIO_VERSION) == istio._table("istio")
 
 
 def test_a_wheel_has_the_rules_and_their_tables(tmp_path: Path) -> None:
