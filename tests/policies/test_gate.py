@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from tests.policies.small_project import (
     TINY,
     SmallProject,
 )
+from tests.stacks import ROOT
 from voicemesh.cli import app
 from voicemesh.policy.charts import Unchecked
 from voicemesh.policy.errors import ConfigurationError, PackError, ProgramError
+from voicemesh.policy.gate import StandIns
 from voicemesh.policy.pack import Level, Severity
+from voicemesh.policy.project import Project
 from voicemesh.policy.resources import UNKNOWN, seconds
 
 ONE_NAMESPACE = f"made({NAMESPACE!r}, 'home')\n"
@@ -454,6 +458,17 @@ class TestStandIns:
         project.stack("test", {"small:hosts": []}).stand_ins(**content)
         with pytest.raises(ConfigurationError, match=reason):
             project.check()
+
+
+def test_the_documented_stand_ins_are_taken(project: SmallProject) -> None:
+    page = (ROOT / "docs" / "policy-gate.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    project.stand_ins()
+    (project.folder / "policies" / "gate.yaml").write_text(example)
+    stand_ins = StandIns.of_project(Project.at(project.folder))
+    assert stand_ins.outputs == {"acme/network/prod": {"vpcId": "vpc-0123456789abcdef0"}}
+    assert set(stand_ins.config["local"]) == {"cluster.kubeconfig", "aws.secretKey"}
+    assert set(stand_ins.invokes) == {"aws:index/getCallerIdentity:getCallerIdentity"}
 
 
 @pytest.mark.parametrize(
