@@ -37,20 +37,20 @@ class Installation:
         )
 
 
-def build_wheel(folder: Path) -> Path:
-    """Builds the wheel as `pip wheel` would, with the build backend that is installed."""
+def build_wheel(folder: Path, project: Path = ROOT) -> Path:
+    """Builds a project's wheel as `pip wheel` would, with the build backend that is installed."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
+        cwd=project,
         capture_output=True,
         check=True,
     )
-    (wheel,) = folder.glob("voicemesh-*.whl")
+    (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-def install(wheel: Path, folder: Path) -> Installation:
-    """Installs a wheel, in the versions of `requirements.lock`, in a new virtual environment.
+def install(wheel: Path | str, folder: Path, *others: Path) -> Installation:
+    """Installs wheels, in the versions of `requirements.lock`, in a new virtual environment.
 
     From the index or, where that is out of reach, from what was installed from it before.
     """
@@ -59,11 +59,12 @@ def install(wheel: Path, folder: Path) -> Installation:
     versions = folder / "versions.txt"
     versions.write_text("\n".join(locked_versions()))
     target = ("--python", str(python))
-    wanted = (*target, "--constraint", str(versions), str(wheel))
+    wheels = (str(wheel), *map(str, others))
+    wanted = (*target, "--constraint", str(versions), *wheels)
     for network in ((), ("--offline",)):
         if _succeeds("pip", "install", *network, *wanted):
             return Installation(python, with_dependencies=True)
-    _uv("pip", "install", *target, "--offline", "--no-deps", str(wheel))
+    _uv("pip", "install", *target, "--offline", "--no-deps", *wheels)
     (site,) = (folder / "lib").glob("python*/site-packages")
     # Python reads no .pth files in a folder that a .pth file names: not that of the checkout.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
