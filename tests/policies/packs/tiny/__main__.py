@@ -25,9 +25,14 @@ def _protected(args, report):
 
 
 def _one_namespace(args, report):
-    namespaces = [r for r in args.resources if r.resource_type == "kubernetes:core/v1:Namespace"]
-    for namespace in namespaces[1:]:
-        report("a second Namespace", namespace.urn)
+    # Sorted, since a program declares its resources in any order.
+    namespaces = sorted(
+        resource.urn
+        for resource in args.resources
+        if resource.resource_type == "kubernetes:core/v1:Namespace"
+    )
+    for urn in namespaces[1:]:
+        report("a second Namespace", urn)
     if not namespaces:
         report("no Namespace")
 
