@@ -121,7 +121,8 @@ def check(project: Project, stack: str, gate: Gate) -> Verdict:
             _title(pack),
             tuple(pack.enforced),
             tuple(resource.urn for resource in resources),
-            tuple(violations),
+            # In one order, whatever the order was in which the program declared its resources.
+            tuple(sorted(violations, key=lambda it: (it.urn, it.policy, it.message))),
             (*unchecked, *_unknown_stacks(notes)),
         )
 
