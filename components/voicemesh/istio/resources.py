@@ -6,6 +6,8 @@ unless it is asked not to: the types in `voicemesh.istio.specs` catch a misspelt
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Final
 
 import pulumi
@@ -134,7 +136,14 @@ class EnvoyFilter(CustomResource):
         spec: EnvoyFilterSpec,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        metadata.annotations = {"galley.istio.io/analyze-suppress": "IST0133"}
+        unwarned = copy.copy(metadata)
+        given = metadata.annotations or {}
+        added = {"galley.istio.io/analyze-suppress": "IST0133"}
+        unwarned.annotations = (
+            {**given, **added}
+            if isinstance(given, Mapping)
+            else pulumi.Output.from_input(given).apply(lambda known: {**known, **added})
+        )
         # Without a priority, those of a namespace are applied in the order of their age.
         ordered: EnvoyFilterSpec = {"priority": 10, **spec}
-        super().__init__(name, _NETWORKING_ALPHA, "EnvoyFilter", ordered, metadata, opts)
+        super().__init__(name, _NETWORKING_ALPHA, "EnvoyFilter", ordered, unwarned, opts)
