@@ -12,11 +12,11 @@ help: ## this list
 up: .venv/complete ## provision the embedded environment and hear it speak
 	@$(LOCAL) up
 
-test: .venv/complete ## every test, the end-to-end ones on the embedded environment included
-	@$(PYTHON) -m pytest
+test: test-fast ## every test, the end-to-end ones on the embedded environment included
+	@$(PYTHON) -m pytest tests/e2e
 
 test-fast: .venv/complete ## every test that needs no embedded environment (nor root)
-	@$(PYTHON) -m pytest --ignore=tests/e2e
+	@$(PYTHON) -m pytest --ignore=tests/e2e --numprocesses=auto --dist=loadfile
 
 down: .venv/complete ## stop the embedded environment and leave nothing of it behind
 	@$(LOCAL) down
