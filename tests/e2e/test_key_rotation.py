@@ -72,7 +72,7 @@ class Rotation:
             self.over.wait(2)
         self.over.set()
 
-    def _statuses(self, token: str) -> set[int]:
+    def _statuses(self, token: str) -> set[int | None]:
         request = asking(path=TTS_PATH, method="GET", token=token, count=ASKED_EACH_TIME)
         return {answer.status for answer in self.place.load(request)}
 
