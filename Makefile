@@ -16,7 +16,7 @@ test: test-fast ## every test, the end-to-end ones on the embedded environment i
 	@$(PYTHON) -m pytest tests/e2e
 
 test-fast: .venv/complete ## every test that needs no embedded environment (nor root)
-	@$(PYTHON) -m pytest --ignore=tests/e2e --numprocesses=auto --dist=loadfile
+	@$(PYTHON) -m pytest --ignore=tests/e2e -n auto --dist=loadfile --no-loadscope-reorder
 
 down: .venv/complete ## stop the embedded environment and leave nothing of it behind
 	@$(LOCAL) down
