@@ -40,8 +40,8 @@ CALLER_POD: Final = caller_name(CALLER, TENANT)
 LONGEST_SECONDS: Final = 3_600
 
 FLAGS_OF_A_DEATH: Final = {"UC", "UF", "UR", "URX", "UPE"}
-"""How Envoy marks that the pod that it called, or the connection to it, broke off; the last of them,
-a protocol error, that it did so within a chunk."""
+"""How Envoy marks that the pod that it called, or the connection to it, broke off. UPE, a protocol
+error, is for one that did so within a chunk."""
 
 KNOWN_SECONDS: Final = 3.0
 """By then, all proxies know that a pod is gone."""
