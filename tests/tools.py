@@ -14,7 +14,7 @@ from infra.local import debian, images, toolbox
 from infra.local.display import errors, phase
 from infra.local.errors import LocalEnvironmentError
 
-_FAST = ("pulumi", "helm", "kubernetes", "package-sdk")
+_FAST = ("pulumi", "helm", "kubernetes", "package-sdk", "waf-tests")
 _ENVIRONMENT = (*_FAST, *toolbox.needed_for_up(), "istioctl")
 
 
