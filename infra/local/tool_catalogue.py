@@ -33,7 +33,7 @@ class Build:
 
     packages: tuple[str, ...] = (".",)
     tags: tuple[str, ...] = ()
-    # Not in the repr, which is in the key of what is compiled: tools without tests stay as they are.
+    # Not in the repr, of which the key is made: tools without tests stay what they are.
     tests: str = field(default="", repr=False)
 
 

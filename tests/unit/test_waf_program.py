@@ -13,7 +13,10 @@ from infra.local import toolbox
 def listed() -> list[str]:
     toolbox.ensure_tools(["waf-tests"])
     told = subprocess.run(
-        [toolbox.binary("waf-tests"), "-test.list", "."], capture_output=True, text=True, check=True
+        [toolbox.binary("waf-tests"), "-test.list", "^Test"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return told.stdout.split()
 
