@@ -477,7 +477,7 @@ def has_taken(proxy: Proxy, wanted: str) -> bool:
 
 
 def await_keys_fetched_ahead(proxy: Proxy, wanted: str) -> None:
-    """Waits until each listener of a proxy that works by this has fetched keys while nobody asked."""
+    """Waits until each listener that works by this has fetched keys while nobody asked."""
 
     def fetched() -> int:
         return sum(proxy.stats(f"{FAILING_HOST}.*upstream_rq_200").values())
