@@ -156,6 +156,7 @@ class Running:
         """Ends it at once, as a client's machine that fails."""
         if self._process.poll() is None:
             self._process.kill()
+        if self._process.stdout is not None and not self._process.stdout.closed:
             self._process.communicate()
 
 
