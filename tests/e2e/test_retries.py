@@ -136,6 +136,9 @@ def check_connections(lab: Lab, unreachable: Unreachable) -> None:
     failed = [answer for answer in answers if not answer.is_good]
     few = len(answers) // 100
     assert len(failed) <= few, f"connections: {len(failed)} requests failed, as {failed[0]}"
+    for answer in failed:
+        assert answer.status == 503, answer
+        assert "retried and the latest reset reason: remote connection failure" in answer.text
     seen = sum(server.counts()["by_probe"].get(probe, 0) for server in servers)
     assert seen == len(answers) - len(failed)
     tried = unreachable.tried() - tried
