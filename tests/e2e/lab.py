@@ -23,8 +23,9 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -198,6 +199,17 @@ class Process:
     def open_files(self) -> int:
         """File descriptors, sockets included."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
+    def duplicate_sockets(self) -> int:
+        """File descriptors of a socket that has another one."""
+        folder = Path(f"/proc/{self.pid}/fd")
+        sockets = Counter[str]()
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):  # closed in the meantime
+                target = os.readlink(folder / name)
+                sockets[target] += target.startswith("socket:")
+        return sockets.total() - sum(map(bool, sockets.values()))
 
     @property
     def memory_mib(self) -> float:

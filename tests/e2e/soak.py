@@ -265,12 +265,15 @@ class Held:
     """What a process holds.
 
     Attributes:
-        files: open file descriptors, connections included.
+        files: open file descriptors, connections included, those that drain not.
+        draining: file descriptors that a changed listener's former filter chains hold, one per
+            worker, until the longest stream on them could have ended.
         memory_mib: resident memory.
         streams: requests that it serves.
     """
 
     files: int
+    draining: int
     memory_mib: float
     streams: int
 
@@ -306,4 +309,5 @@ def _held_by_proxy(proxy: Proxy) -> Held:
 
 
 def _held(process: Process, streams: int) -> Held:
-    return Held(process.open_files, process.memory_mib, streams)
+    draining = process.duplicate_sockets
+    return Held(process.open_files - draining, draining, process.memory_mib, streams)
