@@ -12,11 +12,13 @@ help: ## this list
 up: .venv/complete ## provision the embedded environment and hear it speak
 	@$(LOCAL) up
 
-test: .venv/complete ## every test, the end-to-end ones on the embedded environment included
-	@$(PYTHON) -m pytest
+test: test-fast ## every test, the end-to-end ones on the embedded environment included
+	@$(PYTHON) -m tests.tools e2e
+	@$(PYTHON) -m pytest tests/e2e
 
 test-fast: .venv/complete ## every test that needs no embedded environment (nor root)
-	@$(PYTHON) -m pytest --ignore=tests/e2e
+	@$(PYTHON) -m tests.tools
+	@$(PYTHON) -m pytest --ignore=tests/e2e -n auto --dist=loadfile --no-loadscope-reorder
 
 down: .venv/complete ## stop the embedded environment and leave nothing of it behind
 	@$(LOCAL) down
@@ -33,6 +35,7 @@ bench: .venv/complete ## measure this machine; prints tables (PARTS=scale: a sim
 	@$(PYTHON) -m tests.bench $(PARTS)
 
 soak: .venv/complete ## the long forms of the end-to-end tests
+	@$(PYTHON) -m tests.tools e2e
 	@$(PYTHON) -m pytest tests/e2e --soak
 
 schema: .venv/complete ## accept the public API as it is now: writes schema.json, says what changed

@@ -12,7 +12,8 @@ import pulumi
 
 DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 HOSTNAME: Final = re.compile(rf"({DNS_LABEL.pattern}\.)+{DNS_LABEL.pattern}")
-URL: Final = re.compile(r"https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:\d{1,5})?(/\S*)?")
+_PORT = r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5]"
+URL: Final = re.compile(rf"https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:({_PORT}))?(/\S*)?")
 ARN: Final = re.compile(r"arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:[0-9]*:.+")
 PRINCIPAL: Final = re.compile(
     rf"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/ns/{DNS_LABEL.pattern}/sa/[a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?"

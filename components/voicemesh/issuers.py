@@ -113,7 +113,8 @@ def check_issuers(faults: Faults, path: str, issuers: Sequence[TokenIssuer]) -> 
     for index, issuer in enumerate(issuers):
         issuer.check(faults, f"{path}[{index}]")
     faults.unique(path, [str(issuer.issuer) for issuer in issuers], "issuer")
-    sources = {KeySource.of(issuer) for issuer in issuers if isinstance(issuer.jwks_uri, str)}
+    with_url = [it for it in issuers if isinstance(it.jwks_uri, str) and URL.fullmatch(it.jwks_uri)]
+    sources = {KeySource.of(issuer) for issuer in with_url}
     faults.unique(path, [source.host for source in sources], "host of keys by one scheme and port")
 
 

@@ -28,10 +28,13 @@ class Build:
     Attributes:
         packages: import paths of the programs; `.` is the tool's own `main.go`.
         tags: build tags.
+        tests: name of the program of the package's tests, which is made instead; empty for none.
     """
 
     packages: tuple[str, ...] = (".",)
     tags: tuple[str, ...] = ()
+    # Not in the repr, of which the key is made: tools without tests stay what they are.
+    tests: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,13 @@ TOOLS = (
         binaries=("waf",),
         # Without it, the engine wants a folder to write to.
         builds=(Build(tags=("no_fs_access",)),),
+        source=CHECKOUT / "infra" / "images" / "waf",
+    ),
+    Tool(
+        "waf-tests",
+        CORE_RULE_SET_VERSION,
+        binaries=("waf-tests",),
+        builds=(Build(tags=("no_fs_access",), tests="waf-tests"),),
         source=CHECKOUT / "infra" / "images" / "waf",
     ),
     Tool(

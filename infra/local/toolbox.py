@@ -110,7 +110,8 @@ class Toolbox:
         # The oldest Go that will do, not the one in use: another `go` on PATH is no reason to
         # compile everything again.
         digest = hashlib.sha256(f"{tool}\0{GO_VERSION}".encode())
-        programs = [path for path in source.glob("*.go") if not path.match("*_test.go")]
+        tested = any(build.tests for build in tool.builds)
+        programs = [it for it in source.glob("*.go") if tested or not it.match("*_test.go")]
         for path in (source / "go.mod", source / "go.sum", *sorted(programs)):
             digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
         return digest.hexdigest()[:12]
@@ -246,11 +247,11 @@ class _Go:
         stamps = " ".join(f"-X {variable}={value}" for variable, value in tool.stamps)
         self._run(
             tool,
-            "build",
+            *(("test", "-c") if build.tests else ("build",)),
             *("-tags", ",".join(build.tags)),
             # What only a debugger needs costs a tenth of the time and is stripped in the end.
             *("-gcflags", "all=-dwarf=false", "-ldflags", f"-s -w {stamps}"),
-            *("-o", f"{target}/", *build.packages),
+            *("-o", f"{target}/{build.tests}", *build.packages),
         )
 
     def module_folder(self, module: str) -> Path:

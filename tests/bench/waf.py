@@ -9,10 +9,8 @@ import statistics
 from collections.abc import Iterator
 from typing import Final
 
-from infra.local import network
-from tests.bench.environment import Figure, local
-from tests.e2e import lab as laboratory
-from tests.e2e.environment import Environment
+from tests.bench.environment import Figure
+from tests.bench.quiet import quiet_lab
 from tests.e2e.figures import note
 from tests.e2e.lab import Lab, asking
 from tests.e2e.scripted_upstream.server import Script
@@ -33,17 +31,8 @@ TEXT: Final = "Good morning. 早上好，欢迎收听今天的新闻。" * 10
 
 def figures() -> Iterator[Figure]:
     """Compares the gateway with its firewall, and the same gateway asking nobody."""
-    was_up = network.hub_namespace().exists()
-    if not was_up:
-        local("up")
-    laboratory.up()
-    walled = Walled(Lab(Environment.running()))
-    try:
-        with walled.asked():
-            yield from added(walled)
-    finally:
-        if not was_up:
-            local("down")
+    with quiet_lab(VOICE) as lab, Walled(lab).asked():
+        yield from added(Walled(lab))
 
 
 def added(walled: Walled) -> Iterator[Figure]:

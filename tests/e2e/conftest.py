@@ -12,9 +12,9 @@ import pytest
 from infra.local.paths import CHECKOUT
 from tests.e2e.environment import Environment, local
 from tests.e2e.figures import pytest_terminal_summary
-from tests.e2e.lab import lab
+from tests.e2e.lab import lab, without_lab
 
-__all__ = ["lab", "pytest_terminal_summary"]
+__all__ = ["lab", "pytest_terminal_summary", "without_lab"]
 
 # What breaks the environment on purpose comes after what needs it whole.
 _LAST = ["test_lifecycle", "test_recovery", "test_teardown"]

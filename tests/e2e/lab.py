@@ -23,8 +23,9 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -156,6 +157,7 @@ class Running:
         """Ends it at once, as a client's machine that fails."""
         if self._process.poll() is None:
             self._process.kill()
+        if self._process.stdout is not None and not self._process.stdout.closed:
             self._process.communicate()
 
 
@@ -197,6 +199,17 @@ class Process:
     def open_files(self) -> int:
         """File descriptors, sockets included."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
+    def duplicate_sockets(self) -> int:
+        """File descriptors of a socket that has another one."""
+        folder = Path(f"/proc/{self.pid}/fd")
+        sockets = Counter[str]()
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):  # closed in the meantime
+                target = os.readlink(folder / name)
+                sockets[target] += target.startswith("socket:")
+        return sockets.total() - sum(map(bool, sockets.values()))
 
     @property
     def memory_mib(self) -> float:
@@ -339,7 +352,7 @@ class Lab:
         service = self.core.read_namespaced_service(voice, self.voices[voice])
         host = f"{voice}.{self.voices[voice]}.svc.cluster.local:{HTTP_PORT}"
         target = Target(service.spec.cluster_ip, HTTP_PORT, host)
-        return Caller(Proxy(f"caller-{account}").network, target)
+        return Caller(Proxy(caller_name(account, tenant)).network, target)
 
     def pods(self, voice: str, variant: str | None = None) -> list[Any]:
         """A voice's pods that are Ready and not about to go, by name."""
@@ -443,7 +456,7 @@ class Lab:
         return [line for log in logs for line in log.splitlines() if line.startswith("[20")]
 
     def _ensure_caller(self, namespace: str, account: str) -> None:
-        name = f"caller-{account}"
+        name = caller_name(account, namespace)
         present = self.core.list_namespaced_pod(namespace, label_selector=f"app={name}").items
         if not present:
             if not _named(self.core.list_namespaced_service_account(namespace).items, account):
@@ -452,6 +465,12 @@ class Lab:
                 )
             self.core.create_namespaced_pod(namespace, caller_pod(name, account))
         eventually(lambda: self.ready_pods(namespace, app=name), 90, f"{name} is ready")
+
+
+def caller_name(account: str, namespace: str) -> str:
+    """Name of a pod that calls by an account, and of its app: no other namespace has that name, for
+    processes are found by the names of their pods."""
+    return f"caller-{account}-of-{namespace}"
 
 
 def caller_pod(name: str, account: str) -> dict[str, Any]:
@@ -521,7 +540,7 @@ def up() -> None:
     with (_FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stack = _stack()
-        if not (_FOLDER / "Pulumi.yaml").exists():
+        if not is_up():
             stack.init()
         (_FOLDER / "__main__.py").write_text((PROGRAMS / _PROGRAM).read_text())
         said = stack.up(**_configuration())
@@ -529,9 +548,14 @@ def up() -> None:
         ensure_client_network()
 
 
+def is_up() -> bool:
+    """Whether there is a lab."""
+    return (_FOLDER / "Pulumi.yaml").exists()
+
+
 def down() -> None:
     """Takes the lab away."""
-    if (_FOLDER / "Pulumi.yaml").exists():
+    if is_up():
         _stack().destroy()
         shutil.rmtree(_FOLDER)
     remove_client_network()
@@ -539,14 +563,20 @@ def down() -> None:
 
 @pytest.fixture(scope="session")
 def lab(hosted: None, pytestconfig: pytest.Config) -> Iterator[Lab]:
-    """The lab, brought up once; it goes with the environment."""
+    """The lab, brought up once; it goes with the environment, or before (`without_lab`)."""
     running = pytestconfig.getoption("--running")
-    if not (running and (_FOLDER / "Pulumi.yaml").exists()):
+    if not (running and is_up()):
         up()
     ensure_client_network()
     yield Lab(Environment.running())
     if not running:
         remove_client_network()
+
+
+@pytest.fixture(scope="session")
+def without_lab(hosted: None) -> None:
+    """The environment is by itself, for tests of what is left of it."""
+    down()
 
 
 def _stack() -> SmallStack:
@@ -582,6 +612,7 @@ def _named(things: Sequence[Any], name: str) -> bool:
 
 def _pid(pod: str, command: str) -> int | None:
     """The process of this name whose host name is the pod's."""
+    found: list[int] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -592,8 +623,9 @@ def _pid(pod: str, command: str) -> int | None:
         except OSError:
             continue
         if f"HOSTNAME={pod}".encode() in environ:
-            return int(entry.name)
-    return None
+            found.append(int(entry.name))
+    assert len(found) < 2, f"several processes {command} in pods named {pod}: {found}"
+    return found[0] if found else None
 
 
 def _connected_in(namespace: Path, port: int) -> socket.socket:

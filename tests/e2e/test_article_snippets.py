@@ -393,7 +393,7 @@ def _both(answers: list[Answer]) -> Counter[str]:
     return counted
 
 
-def _statuses(answers: list[Answer]) -> set[int]:
+def _statuses(answers: list[Answer]) -> set[int | None]:
     return {it.status for it in answers}
 
 

@@ -34,6 +34,7 @@ from tests.e2e.lab import (
     Lab,
     Process,
     Proxy,
+    caller_name,
     caller_pod,
     new_probe,
 )
@@ -188,7 +189,7 @@ def forger(lab: Lab) -> Iterator[Place]:
     """
     place = lab.inside(VOICE, TENANT, ACCOUNT)
     written = {CLIENT_CERT_HEADER: "Hash=written"}
-    spec = _passing_on(f"caller-{ACCOUNT}", "SIDECAR_OUTBOUND")
+    spec = _passing_on(caller_name(ACCOUNT, TENANT), "SIDECAR_OUTBOUND")
     with lab.object("EnvoyFilter", TENANT, "forging", spec):
         eventually(
             lambda: (
@@ -299,9 +300,6 @@ def test_the_real_server_refuses_reference_voices_to_basic_tokens(lab: Lab) -> N
     }
 
 
-@pytest.mark.xfail(
-    reason="the caller's connections to the voice time out where the test runs with all others"
-)
 def test_the_real_server_takes_a_caller_in_the_mesh_for_its_namespace(lab: Lab) -> None:
     with _caller_of_the_main_stack(lab) as place:
         for name, headers in forged(MAIN_GATEWAY).items():
@@ -314,7 +312,8 @@ def test_the_real_server_takes_a_caller_in_the_mesh_for_its_namespace(lab: Lab) 
 @contextmanager
 def _caller_of_the_main_stack(lab: Lab) -> Iterator[Place]:
     """A workload that may call the real voice for a while."""
-    namespace, name = main_stack.NAMESPACE, f"caller-{ACCOUNT}"
+    namespace = main_stack.NAMESPACE
+    name = caller_name(ACCOUNT, namespace)
     principal = f"cluster.local/ns/{namespace}/sa/{ACCOUNT}"
     allow = {
         "selector": {"matchLabels": {"app": main_stack.APP}},

@@ -425,30 +425,39 @@ def failing_issuer(port: int) -> dict[str, Any]:
     }
 
 
-def fetching_from_it(further: Mutation) -> Mutation:
-    """Keys come from the issuer that fails, and are fetched often."""
+def fetching_from_it(ahead: bool) -> Mutation:
+    """Keys come from the issuer that fails, and are fetched often; or only for requests."""
 
     def mutate(spec: dict[str, Any]) -> None:
         for provider in providers(spec):
             keys = provider["remote_jwks"]
             keys["http_uri"]["cluster"] = f"outbound|{ISSUER_PORT}||{FAILING_HOST}"
             keys["cache_duration"] = f"{KEYS_AGE_SECONDS}s"
-            further(keys)
+            if not ahead:
+                del keys["async_fetch"]
 
     return mutate
 
 
 @contextmanager
-def issuer_that_fails(lab: Lab, further: Mutation = lambda keys: None) -> Iterator[None]:
-    """Gateway and voice have keys of an issuer that answers, and then does not any more."""
+def issuer_that_fails(lab: Lab, ahead: bool = True) -> Iterator[None]:
+    """Gateway and voice have keys of an issuer that answers, and then does not any more.
+
+    Envoy keeps keys that it has fetched ahead until there are others, but what it has fetched for a
+    request no longer than they may be old (`JwksDataImpl` in jwks_cache.cc): the outage begins
+    after keys have come without any request.
+    """
     with ExitStack() as changes:
         changes.enter_context(lab.object(*FAILING_ISSUER, failing_issuer(ISSUER_PORT)))
         for kind in (GATEWAY_FILTER, VOICE_FILTER):
-            changes.enter_context(mutated(lab, *kind, fetching_from_it(further)))
+            changes.enter_context(mutated(lab, *kind, fetching_from_it(ahead)))
         proxies = [*lab.gateways().values(), *lab.sidecars(VOICE).values()]
         wanted = f'"cache_duration": "{KEYS_AGE_SECONDS}s"'
         eventually(lambda: all(has_taken(it, wanted) for it in proxies), 60, "the other issuer")
         eventually(lambda: speaks(lab) == REACHED, 60, "keys of that issuer")
+        if ahead:
+            for proxy in proxies:
+                await_keys_fetched_ahead(proxy, wanted)
         lab.patch(*FAILING_ISSUER, failing_issuer(DEAD_PORT))
         eventually(lambda: all(is_dead(it) for it in proxies), 60, "the issuer does not answer")
         try:
@@ -465,6 +474,16 @@ def has_taken(proxy: Proxy, wanted: str) -> bool:
     """Whether a proxy works by this: no listener still waits to take the place of another."""
     (warming,) = proxy.stats("listener_manager.total_listeners_warming").values()
     return warming == 0 and wanted in proxy.config()
+
+
+def await_keys_fetched_ahead(proxy: Proxy, wanted: str) -> None:
+    """Waits until each listener that works by this has fetched keys while nobody asked."""
+
+    def fetched() -> int:
+        return sum(proxy.stats(f"{FAILING_HOST}.*upstream_rq_200").values())
+
+    enough = fetched() + 2 * proxy.config().count(wanted)
+    eventually(lambda: fetched() >= enough, 60, "keys are fetched without requests")
 
 
 def is_dead(proxy: Proxy) -> bool:
@@ -507,7 +526,7 @@ def test_control_as_istiod_writes_it_tokens_do_not_count_while_their_issuer_is_o
     lab: Lab,
 ) -> None:
     with (
-        issuer_that_fails(lab, lambda keys: keys.pop("async_fetch")),
+        issuer_that_fails(lab, ahead=False),
         pytest.raises(AssertionError, match="503 during the outage"),
     ):
         check_outage(lab)

@@ -21,6 +21,8 @@ from infra.local.speak import speak
 from tests.e2e.environment import APP, NAMESPACE, Environment, eventually, is_ready, local
 from tests.e2e.small_stack import SmallStack
 
+pytestmark = pytest.mark.usefixtures("without_lab")
+
 _VARIANT = "voicemesh:voices[0].variants"
 
 

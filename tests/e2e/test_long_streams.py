@@ -17,7 +17,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from tests.e2e.environment import eventually
 from tests.e2e.figures import note
-from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, Caller, Lab, Proxy, Running
+from tests.e2e.lab import GATEWAY, GATEWAY_NAMESPACE, Caller, Lab, Proxy, Running, is_up
 from tests.e2e.load import Answer, Target
 from tests.e2e.metered import GATEWAY as OTHER_GATEWAY
 from tests.e2e.metered import NAMESPACE as OTHER_GATEWAY_NAMESPACE
@@ -66,7 +66,7 @@ def streams(lab: Lab) -> Iterator[Running]:
     )
     with ExitStack() as stack:
         plain = {PROXY_CONFIG: None, RESTARTED: None}
-        stack.callback(roll_out, lab, GATEWAY_NAMESPACE, GATEWAY, plain)
+        stack.callback(lambda: is_up() and roll_out(lab, GATEWAY_NAMESPACE, GATEWAY, plain))
         stack.callback(running.kill)
         eventually(lambda: open_streams(lab) == STREAMS, 30, "all streams have begun")
         yield running

@@ -26,6 +26,8 @@ from voicemesh.contract import (
     UNREAD_AUDIO_METRIC,
 )
 
+pytestmark = pytest.mark.usefixtures("without_lab")
+
 _STREAMS = 6
 _SENTENCES = 50
 _CONTAINER = "speech-server"

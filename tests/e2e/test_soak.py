@@ -22,6 +22,11 @@ from tests.e2e.soak import CALLER, Held, Record, Soak, held, is_doing_of, run_so
 SHORT_SECONDS: Final = 120
 LONG_SECONDS: Final = 900
 CONTROL_SECONDS: Final = 12
+KEPT_CONNECTIONS: Final = 16
+"""As many as there are requests at once to a voice: a pool keeps those that it ever needed."""
+
+DRAINED_SECONDS: Final = 720
+"""By then, nothing drains any more: two minutes longer than the mesh lets a stream take."""
 
 
 def check_every_failure_is_of_a_kill(record: Record) -> None:
@@ -44,9 +49,16 @@ def _told(answer: Answer, entry: Entry | None) -> str:
 
 
 def check_nothing_is_kept(
-    before: dict[str, dict[str, Held]], lab: Lab, within_seconds: float = 60
+    before: dict[str, dict[str, Held]], lab: Lab, within_seconds: float = 60, drained: bool = False
 ) -> dict[str, dict[str, Held]]:
-    """What is held after the load is no more than what was held after a little of it."""
+    """What is held after the load is no more than what was held after a little of it.
+
+    Args:
+        before: what was held then.
+        lab: the lab.
+        within_seconds: when, at the latest.
+        drained: whether nothing of what has changed drains any more, either.
+    """
 
     def settled() -> dict[str, dict[str, Held]]:
         now = held(lab)
@@ -55,7 +67,8 @@ def check_nothing_is_kept(
             most_mib = max(it.memory_mib for it in before[kind].values())
             for pod, it in processes.items():
                 assert it.streams == 0, f"{kind} {pod} still has {it.streams} streams"
-                assert it.files <= most_files + 8, (
+                assert not (drained and it.draining), f"{kind} {pod}: {it.draining} files drain"
+                assert it.files <= most_files + KEPT_CONNECTIONS, (
                     f"{kind} {pod}: {it.files} files, {most_files} before"
                 )
                 assert it.memory_mib <= most_mib * 1.25 + 8, (
@@ -79,16 +92,16 @@ def all_steps(soak: Soak) -> list[Callable[[], None]]:
 
 
 def quiet_steps(soak: Soak) -> list[Callable[[], None]]:
-    return [soak.change_policy]
+    return [soak.change_policy, soak.shift_weights]
 
 
-@pytest.mark.xfail(reason="has not yet been seen whole without an unmatched failure")
-@pytest.mark.timeout(LONG_SECONDS + 600)
+@pytest.mark.timeout(LONG_SECONDS + DRAINED_SECONDS + 300)
 @pytest.mark.late
 def test_only_kills_cost_requests_and_nothing_is_kept(
     lab: Lab, pytestconfig: pytest.Config
 ) -> None:
-    seconds = LONG_SECONDS if pytestconfig.getoption("--soak") else SHORT_SECONDS
+    long = pytestconfig.getoption("--soak")
+    seconds = LONG_SECONDS if long else SHORT_SECONDS
     check_every_failure_is_of_a_kill(run_soak(lab, 8, quiet_steps))
     before = held(lab)
     record = run_soak(lab, seconds, all_steps)
@@ -100,6 +113,8 @@ def test_only_kills_cost_requests_and_nothing_is_kept(
     check_every_failure_is_of_a_kill(record)
     assert record.kills
     after = check_nothing_is_kept(before, lab)
+    if long:
+        after = check_nothing_is_kept(before, lab, DRAINED_SECONDS, drained=True)
     for kind, processes in after.items():
         for what in ("files", "memory_mib"):
             was = max(getattr(it, what) for it in before[kind].values())

@@ -21,6 +21,8 @@ from infra.local import cgroups, cleanup, debian, processes, stack
 from infra.local.paths import CHECKOUT, RUN, STATE
 from tests.e2e.environment import Environment, eventually, local
 
+pytestmark = pytest.mark.usefixtures("without_lab")
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -82,12 +82,11 @@ class Layer:
         return self.client("s3").get_bucket_lifecycle_configuration(Bucket=self.bucket)
 
     @property
-    def image_rules(self) -> str:
-        """The lifecycle policy of the only repository as AWS has stored it."""
+    def image_rules(self) -> list[str]:
+        """The lifecycle policy of each repository as AWS has stored it."""
         ecr = self.client("ecr")
-        (repository,) = ecr.describe_repositories()["repositories"]
-        stored = ecr.get_lifecycle_policy(repositoryName=repository["repositoryName"])
-        return stored["lifecyclePolicyText"]
+        names = [it["repositoryName"] for it in ecr.describe_repositories()["repositories"]]
+        return [ecr.get_lifecycle_policy(repositoryName=it)["lifecyclePolicyText"] for it in names]
 
     def group(self, name: str) -> dict[str, Any]:
         """What AWS tells of a node group."""
@@ -294,7 +293,9 @@ def test_stored_rules_expire_outputs_but_no_reference_voice_and_no_needed_image(
     layer: Layer,
 ) -> None:
     assert list(proofs.outputs_expire_and_voices_stay(layer.bucket_rules, output_days=7)) == []
-    assert list(proofs.no_needed_image_expires(layer.image_rules, kept_days=14)) == []
+    assert len(layer.image_rules) == 2
+    for rules in layer.image_rules:
+        assert list(proofs.no_needed_image_expires(rules, kept_days=14)) == []
 
 
 def test_what_the_server_does_not_tell_was_in_the_requests(layer: Layer) -> None:
@@ -369,15 +370,16 @@ def test_other_instance_types_make_a_new_node_group_before_the_old_one_goes(laye
     assert after["instanceTypes"] == types
 
 
-def test_days_of_outputs_and_of_rollbacks_change_the_two_policies_in_place(layer: Layer) -> None:
+def test_days_of_outputs_and_of_rollbacks_change_their_policies_in_place(layer: Layer) -> None:
     layer.values = changed(layer.values, "storage", "outputDays", to=3)
     outcome = layer.up("registry", "rollbackDays", to=30)
-    assert outcome.counts["updated"] == 2
+    assert outcome.counts["updated"] == 1 + len(layer.image_rules)
     assert not {"created", "deleted", "replaced"} & outcome.counts.keys()
     assert list(proofs.outputs_expire_and_voices_stay(layer.bucket_rules, output_days=3)) == []
     assert list(proofs.outputs_expire_and_voices_stay(layer.bucket_rules, output_days=7))
-    assert list(proofs.no_needed_image_expires(layer.image_rules, kept_days=30)) == []
-    assert list(proofs.no_needed_image_expires(layer.image_rules, kept_days=31))
+    for rules in layer.image_rules:
+        assert list(proofs.no_needed_image_expires(rules, kept_days=30)) == []
+        assert list(proofs.no_needed_image_expires(rules, kept_days=31))
 
 
 def test_a_new_version_of_kubernetes_upgrades_cluster_and_node_groups_in_place(

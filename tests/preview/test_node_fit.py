@@ -18,9 +18,10 @@ from tests.stacks import CLUSTER_OF
 from voicemesh.testing import Recording
 
 H100S = {"online-reserved", "online-on-demand"}
-COUNTING = {
+BESIDE_THE_GATEWAY = {
     "public-gateway-ratelimit": {"cluster-system"},
     "public-gateway-redis": {"cluster-system"},
+    "public-gateway-waf": {"cluster-system"},
 }
 EXPECTED = {
     "dev": {
@@ -28,12 +29,12 @@ EXPECTED = {
         "playground-speech-canary": {"cluster-system"},
     },
     "staging": {
-        **COUNTING,
+        **BESIDE_THE_GATEWAY,
         "studio-narrator-stable": {"online"},
         "studio-narrator-canary": {"online"},
     },
     "prod": {
-        **COUNTING,
+        **BESIDE_THE_GATEWAY,
         "studio-narrator-stable": H100S,
         "studio-narrator-canary": H100S,
         "studio-narrator-premium": H100S,

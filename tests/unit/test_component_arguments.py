@@ -368,6 +368,11 @@ REFUSALS = [
         {"issuers": [replace(LOGIN, jwks_uri="login.example.com/keys")]},
         "issuers[0].jwks_uri is 'login.example.com/keys'; allowed: a URL as in",
     ),
+    (
+        IstioMeshArgs,
+        {"issuers": [replace(LOGIN, jwks_uri="https://login.example.com:65536/keys")]},
+        "issuers[0].jwks_uri is 'https://login.example.com:65536/keys'; allowed: a URL as in",
+    ),
     (TtsVoiceServiceArgs, {"hosts": ["tts"]}, "hosts[0] is 'tts'; allowed: a host name"),
     (TtsVoiceServiceArgs, {"startup_seconds": True}, "startup_seconds is True"),
     (

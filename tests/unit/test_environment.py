@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import voicemesh
@@ -1100,7 +1100,6 @@ def test_a_secret_does_not_show_in_an_environment() -> None:
     assert PRIVATE_KEY.splitlines()[1] not in repr(load(LOCAL, ENCRYPTED))
 
 
-@settings(deadline=None)
 @given(replicas=st.integers(1, 50), gpus=st.integers(0, 8), allowed=st.integers(0, 500))
 def test_voices_are_accepted_exactly_if_their_gpus_fit_the_quota(
     replicas: int, gpus: int, allowed: int
@@ -1113,7 +1112,6 @@ def test_voices_are_accepted_exactly_if_their_gpus_fit_the_quota(
     assert fits is (replicas * gpus + 1 <= allowed)
 
 
-@settings(deadline=None)
 @given(least=st.integers(1, 9), more=st.integers(0, 9), nodes=st.integers(1, 30))
 def test_voices_are_accepted_exactly_if_their_most_pods_fit_the_nodes(
     least: int, more: int, nodes: int

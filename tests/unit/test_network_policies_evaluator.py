@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluators.network_policies import Cluster, Party, Protocol, selects
@@ -413,7 +413,6 @@ def allowed(given_policies: list[Any], *connection: Any) -> bool:
 
 
 @given(several, policies, parties, parties, port_numbers, protocols)
-@settings(deadline=None)
 def test_where_everything_is_denied_a_further_policy_never_takes_access_away(
     some: list[Any], further: Any, source: Party, target: Party, port: int, protocol: Protocol
 ) -> None:
@@ -423,7 +422,6 @@ def test_where_everything_is_denied_a_further_policy_never_takes_access_away(
 
 
 @given(several, policies, parties, parties, port_numbers, protocols)
-@settings(deadline=None)
 def test_a_policy_gives_nothing_that_no_policy_would_not_give(
     some: list[Any], denying: Any, source: Party, target: Party, port: int, protocol: Protocol
 ) -> None:
@@ -433,7 +431,6 @@ def test_a_policy_gives_nothing_that_no_policy_would_not_give(
 
 
 @given(several, st.randoms(), parties, parties, port_numbers, protocols)
-@settings(deadline=None)
 def test_order_and_repetition_do_not_matter(
     some: list[Any], order: Any, source: Party, target: Party, port: int, protocol: Protocol
 ) -> None:
@@ -444,7 +441,6 @@ def test_order_and_repetition_do_not_matter(
 
 
 @given(several, parties, parties, port_numbers, protocols)
-@settings(deadline=None)
 def test_rules_of_one_policy_may_as_well_be_policies_of_their_own(
     some: list[Any], source: Party, target: Party, port: int, protocol: Protocol
 ) -> None:

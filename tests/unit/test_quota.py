@@ -20,8 +20,9 @@ from voicemesh import (
     WhenUnavailable,
 )
 from voicemesh.contract import HEALTH_PATH, PAGE_PATH, SPEECH_PATH, TTS_PATH, VOICES_PATH
+from voicemesh.gateway.internal_service import may_call, principal
 from voicemesh.gateway.quota import NO_TENANT, limits, quota_filter
-from voicemesh.gateway.quota_service import may_call, principal, redis_options
+from voicemesh.gateway.quota_service import redis_options
 
 HOSTS = [GatewayHost("a.example.com", secret_name="kept-elsewhere")]
 ISSUERS = [

@@ -12,52 +12,34 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import (
-    Deployment,
-    DeploymentSpecArgs,
-    DeploymentStrategyArgs,
-    RollingUpdateDeploymentArgs,
-)
 from pulumi_kubernetes.core.v1 import (
-    CapabilitiesArgs,
     ContainerArgs,
     ContainerPortArgs,
     HTTPGetActionArgs,
-    LifecycleArgs,
-    LifecycleHandlerArgs,
     Namespace,
-    PodSecurityContextArgs,
-    PodSpecArgs,
-    PodTemplateSpecArgs,
     ProbeArgs,
-    ResourceRequirementsArgs,
-    SeccompProfileArgs,
-    SecurityContextArgs,
-    Service,
-    ServiceAccount,
     ServicePortArgs,
-    ServiceSpecArgs,
-    SleepActionArgs,
-    TopologySpreadConstraintArgs,
 )
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
-from pulumi_kubernetes.networking.v1 import NetworkPolicy
-from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetSpecArgs
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from voicemesh import contract
 from voicemesh.arguments import Faults
 from voicemesh.component import after, child_options
 from voicemesh.gateway.authentication import REDIRECTING_PORT
-from voicemesh.gateway.quota_service import may_call, principal, reachable_from
+from voicemesh.gateway.internal_service import (
+    ANSWERING_ON,
+    CONFINED,
+    InternalService,
+    principal,
+    resources,
+    scraped,
+)
 from voicemesh.istio import AuthorizationPolicy
 from voicemesh.istio.specs import AuthorizationPolicySpec, Operation
-from voicemesh.sizes import ComputeSize, memory_quantity
+from voicemesh.sizes import ComputeSize
 from voicemesh.waf_provider import WAF, WAF_PORT, provider_name
 
 HEALTH_PORT: Final = 8081
-PRE_STOP_SECONDS: Final = 5
-"""A pod that ends still answers for this long, until the gateway's proxies know."""
-
 SPOKEN_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     contract.SPEECH_PATH: ("input", "instructions"),
     contract.TTS_PATH: ("input", "text", "instructions"),
@@ -136,30 +118,14 @@ def declare_waf(
         waf: what is refused.
         annotations: further ones of the pods.
     """
-    urn, opts = f"{name}-{WAF}", child_options(parent)
-    metadata = ObjectMetaArgs(name=WAF, namespace=after(namespace_name, namespace))
-    caller = may_call(WAF, principal(namespace_name, name), WAF_PORT)
-    reachable = reachable_from({"istio": name}, WAF, WAF_PORT)
-    needed = [
-        ServiceAccount(urn, metadata=metadata, automount_service_account_token=False, opts=opts),
-        AuthorizationPolicy(urn, metadata, caller, opts),
-        NetworkPolicy(urn, metadata=metadata, spec=reachable, opts=opts),
-        PodDisruptionBudget(urn, metadata=metadata, spec=disruption_budget(), opts=opts),
-    ]
-    deployment = Deployment(
-        urn,
-        metadata=metadata,
-        spec=deployment_spec(waf, annotations),
-        opts=child_options(parent, pulumi.ResourceOptions(depends_on=needed)),
-    )
-    # Pulumi waits for its endpoints, and would make fewer things at a time meanwhile.
-    served = child_options(parent, pulumi.ResourceOptions(depends_on=[deployment]))
-    service = Service(urn, metadata=metadata, spec=service_spec(), opts=served)
+    within = after(namespace_name, namespace)
+    ready = firewall(name, namespace_name, waf, annotations).declare(parent, name, within)
+    check = f"{name}-{WAF}-check"
     return AuthorizationPolicy(
-        f"{urn}-check",
-        ObjectMetaArgs(name=f"{urn}-check", namespace=metadata.namespace),
+        check,
+        ObjectMetaArgs(name=check, namespace=within),
         check_policy(name, namespace_name),
-        child_options(parent, pulumi.ResourceOptions(depends_on=[service, deployment])),
+        child_options(parent, pulumi.ResourceOptions(depends_on=ready)),
     )
 
 
@@ -189,57 +155,21 @@ def service_options(waf: WebApplicationFirewall) -> list[str]:
     ]
 
 
-def service_spec() -> ServiceSpecArgs:
-    """The Service that the mesh's configuration names."""
-    return ServiceSpecArgs(
-        selector={contract.APP_LABEL: WAF},
-        ports=[ServicePortArgs(name="grpc", port=WAF_PORT, app_protocol="grpc")],
-    )
-
-
-def disruption_budget() -> PodDisruptionBudgetSpecArgs:
-    """One pod at a time may be evicted, and any that does not work."""
-    return PodDisruptionBudgetSpecArgs(
-        max_unavailable=1, unhealthy_pod_eviction_policy="AlwaysAllow", selector=_pods()
-    )
-
-
-def deployment_spec(
-    waf: WebApplicationFirewall, annotations: Mapping[str, pulumi.Input[str]]
-) -> DeploymentSpecArgs:
-    """Pods that have a successor before they end: without any, nothing gets in."""
-    metrics = {
-        "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(HEALTH_PORT),
-        "prometheus.io/path": contract.METRICS_PATH,
-    }
-    defaults = {"kubectl.kubernetes.io/default-container": WAF}
-    return DeploymentSpecArgs(
+def firewall(
+    gateway: str,
+    namespace: str,
+    waf: WebApplicationFirewall,
+    annotations: Mapping[str, pulumi.Input[str]],
+) -> InternalService:
+    """The pods that decide, and the Service that the mesh's configuration names."""
+    return InternalService(
+        WAF,
+        _container(waf),
+        ServicePortArgs(name="grpc", port=WAF_PORT, app_protocol="grpc"),
+        caller=principal(namespace, gateway),
+        caller_labels={"istio": gateway},
         replicas=waf.replicas,
-        selector=_pods(),
-        strategy=DeploymentStrategyArgs(
-            type="RollingUpdate",
-            rolling_update=RollingUpdateDeploymentArgs(max_surge=1, max_unavailable=0),
-        ),
-        template=PodTemplateSpecArgs(
-            metadata=ObjectMetaArgs(
-                labels={contract.APP_LABEL: WAF},
-                annotations={**defaults, **metrics, **annotations},
-            ),
-            spec=PodSpecArgs(
-                service_account_name=WAF,
-                automount_service_account_token=False,
-                enable_service_links=False,
-                topology_spread_constraints=_spread(),
-                security_context=PodSecurityContextArgs(
-                    run_as_non_root=True,
-                    run_as_user=contract.UNPRIVILEGED_USER,
-                    run_as_group=contract.UNPRIVILEGED_USER,
-                    seccomp_profile=SeccompProfileArgs(type="RuntimeDefault"),
-                ),
-                containers=[_container(waf)],
-            ),
-        ),
+        annotations={**scraped(HEALTH_PORT, contract.METRICS_PATH), **annotations},
     )
 
 
@@ -255,17 +185,9 @@ def _container(waf: WebApplicationFirewall) -> ContainerArgs:
         ],
         readiness_probe=_probe(contract.READY_PATH, period_seconds=2),
         liveness_probe=_probe(contract.HEALTH_PATH, period_seconds=10),
-        lifecycle=LifecycleArgs(
-            pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=PRE_STOP_SECONDS))
-        ),
-        resources=ResourceRequirementsArgs(
-            requests=waf.size.requests, limits={"memory": memory_quantity(waf.size.memory_gib)}
-        ),
-        security_context=SecurityContextArgs(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=CapabilitiesArgs(drop=["ALL"]),
-        ),
+        lifecycle=ANSWERING_ON,
+        resources=resources(waf.size),
+        security_context=CONFINED,
         termination_message_policy="FallbackToLogsOnError",
     )
 
@@ -276,21 +198,3 @@ def _probe(path: str, period_seconds: int) -> ProbeArgs:
         period_seconds=period_seconds,
         timeout_seconds=5,
     )
-
-
-def _spread() -> list[TopologySpreadConstraintArgs]:
-    return [
-        TopologySpreadConstraintArgs(
-            max_skew=1,
-            topology_key=key,
-            when_unsatisfiable="ScheduleAnyway",
-            label_selector=_pods(),
-            # During a rollout, the pods that go do not count.
-            match_label_keys=["pod-template-hash"],
-        )
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-    ]
-
-
-def _pods() -> LabelSelectorArgs:
-    return LabelSelectorArgs(match_labels={contract.APP_LABEL: WAF})

@@ -6,6 +6,7 @@ unless it is asked not to: the types in `voicemesh.istio.specs` catch a misspelt
 
 from __future__ import annotations
 
+import copy
 from typing import Final
 
 import pulumi
@@ -27,6 +28,7 @@ _NETWORKING: Final = "networking.istio.io/v1"
 _NETWORKING_ALPHA: Final = "networking.istio.io/v1alpha3"
 """The only version that has EnvoyFilter."""
 _SECURITY: Final = "security.istio.io/v1"
+_UNWARNED: Final = {"galley.istio.io/analyze-suppress": "IST0133"}
 
 
 class Gateway(CustomResource):
@@ -134,7 +136,11 @@ class EnvoyFilter(CustomResource):
         spec: EnvoyFilterSpec,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        metadata.annotations = {"galley.istio.io/analyze-suppress": "IST0133"}
+        unwarned = copy.copy(metadata)
+        unwarned.annotations = _UNWARNED
+        if metadata.annotations:
+            given = pulumi.Output.from_input(metadata.annotations)
+            unwarned.annotations = given.apply(lambda known: {**(known or {}), **_UNWARNED})
         # Without a priority, those of a namespace are applied in the order of their age.
         ordered: EnvoyFilterSpec = {"priority": 10, **spec}
-        super().__init__(name, _NETWORKING_ALPHA, "EnvoyFilter", ordered, metadata, opts)
+        super().__init__(name, _NETWORKING_ALPHA, "EnvoyFilter", ordered, unwarned, opts)
