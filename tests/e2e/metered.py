@@ -115,6 +115,22 @@ class Metered:
         )
         eventually(lambda: len(self.pods(app)) == replicas, 120, f"{replicas} pods of {app}")
 
+    @contextmanager
+    def two_gateways(self) -> Iterator[None]:
+        """For a while, there are two gateways, and requests come to both."""
+        self.scale(GATEWAY, 2)
+        try:
+            # A pod is ready before every node's kube-proxy knows it.
+            eventually(self._each_is_asked, 60, "requests come to each gateway")
+            yield
+        finally:
+            self.scale(GATEWAY, 1)
+
+    def _each_is_asked(self) -> bool:
+        before = self.questions()
+        self.ask(somebody(), 2 * CONNECTIONS)
+        return all(now > then for then, now in zip(before, self.questions(), strict=True))
+
     def forget(self) -> None:
         """Gives every tenant its budget anew."""
         (pod,) = self.pods(REDIS)

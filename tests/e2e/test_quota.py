@@ -19,7 +19,6 @@ from tests.e2e.load import Answer
 from tests.e2e.metered import (
     BUDGET,
     CONNECTIONS,
-    GATEWAY,
     GENEROUS,
     LONGEST_CHECK_SECONDS,
     NAMESPACE,
@@ -78,16 +77,13 @@ def test_one_gateway_serves_exactly_the_budget(metered: Metered) -> None:
 
 
 def test_two_gateways_share_one_budget(metered: Metered) -> None:
-    metered.scale(GATEWAY, 2)
-    try:
+    with metered.two_gateways():
         check_budget(metered)
         with (
             metered.asking_otherwise(_each_gateway_by_itself),
             pytest.raises(AssertionError, match=rf"a budget of {BUDGET} gives Counter"),
         ):
             check_budget(metered)
-    finally:
-        metered.scale(GATEWAY, 1)
 
 
 def _each_gateway_by_itself(config: Config) -> None:

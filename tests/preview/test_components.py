@@ -187,6 +187,15 @@ class TestGateway:
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert context["sysctls"] == [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]
 
+    def test_pods_are_spread_over_zones_and_nodes(self) -> None:
+        values = gateway().one(RELEASE).inputs["values"]
+        spread = values["topologySpreadConstraints"]
+        over = ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        assert [each["topologyKey"] for each in spread] == over
+        for each in spread:
+            assert each["labelSelector"]["matchLabels"].items() <= values["labels"].items()
+            assert each["whenUnsatisfiable"] == "ScheduleAnyway"
+
     def test_the_clients_address_is_kept(self) -> None:
         assert (
             gateway().one(RELEASE).inputs["values"]["service"]["externalTrafficPolicy"] == "Local"

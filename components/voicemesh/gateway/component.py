@@ -19,6 +19,7 @@ from voicemesh.istio import Gateway
 from voicemesh.istio.specs import GatewaySpec, Server
 from voicemesh.mesh import CHART_TIMEOUT_SECONDS, DRAIN_MARGIN_SECONDS, TRUST_DOMAIN
 from voicemesh.namespaces import declare_namespace
+from voicemesh.placement import topology_spread_values
 from voicemesh.revisions import restart_annotations
 
 CONNECTION_IDLE_SECONDS: Final = 60
@@ -124,14 +125,16 @@ def load_balancer_lag(service_type: ServiceType) -> int:
 def gateway_values(name: str, args: PublicGatewayArgs) -> dict[str, Any]:
     """Values of the chart `gateway`."""
     lag = load_balancer_lag(args.service_type)
+    labels = {"app": name, "istio": name}
     return {
         "imagePullPolicy": "IfNotPresent",
         "podAnnotations": restart_annotations(args.mesh_revision),
-        "labels": {"app": name, "istio": name},
+        "labels": labels,
         "replicaCount": args.replicas,
         "autoscaling": {"enabled": False},
         # The chart makes one for two pods or more.
         "podDisruptionBudget": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+        "topologySpreadConstraints": topology_spread_values(labels),
         "minReadySeconds": lag,
         "resources": {"requests": args.size.requests},
         "env": {

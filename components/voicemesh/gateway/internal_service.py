@@ -28,7 +28,6 @@ from pulumi_kubernetes.core.v1 import (
     ServicePortArgs,
     ServiceSpecArgs,
     SleepActionArgs,
-    TopologySpreadConstraintArgs,
     VolumeArgs,
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
@@ -46,6 +45,7 @@ from voicemesh.component import child_options
 from voicemesh.istio import AuthorizationPolicy
 from voicemesh.istio.specs import AuthorizationPolicySpec
 from voicemesh.mesh import TRUST_DOMAIN
+from voicemesh.placement import topology_spread
 from voicemesh.sizes import ComputeSize, memory_quantity
 
 CONFINED: Final = SecurityContextArgs(
@@ -151,7 +151,7 @@ class InternalService:
                     automount_service_account_token=False,
                     # The variables of a Service named redis would look like settings.
                     enable_service_links=False,
-                    topology_spread_constraints=_spread(self.app),
+                    topology_spread_constraints=topology_spread({contract.APP_LABEL: self.app}),
                     security_context=PodSecurityContextArgs(
                         run_as_non_root=True,
                         run_as_user=contract.UNPRIVILEGED_USER,
@@ -230,17 +230,3 @@ def resources(size: ComputeSize) -> ResourceRequirementsArgs:
 def pods(app: str) -> LabelSelectorArgs:
     """Selects them."""
     return LabelSelectorArgs(match_labels={contract.APP_LABEL: app})
-
-
-def _spread(app: str) -> list[TopologySpreadConstraintArgs]:
-    return [
-        TopologySpreadConstraintArgs(
-            max_skew=1,
-            topology_key=key,
-            when_unsatisfiable="ScheduleAnyway",
-            label_selector=pods(app),
-            # During a rollout, the pods that go do not count.
-            match_label_keys=["pod-template-hash"],
-        )
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-    ]

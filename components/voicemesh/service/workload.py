@@ -30,7 +30,6 @@ from pulumi_kubernetes.core.v1 import (
     SecurityContextArgs,
     SleepActionArgs,
     TolerationArgs,
-    TopologySpreadConstraintArgs,
     VolumeArgs,
     VolumeMountArgs,
 )
@@ -38,6 +37,7 @@ from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudgetSpecArgs
 
 from voicemesh import contract
+from voicemesh.placement import topology_spread
 from voicemesh.revisions import restart_annotations
 from voicemesh.service import pod_storage
 from voicemesh.service.arguments import TtsVoiceServiceArgs, VoiceVariant
@@ -51,7 +51,6 @@ TERMINATION_MARGIN_SECONDS: Final = 15
 STARTUP_PERIOD_SECONDS: Final = 2
 PROBE_TIMEOUT_SECONDS: Final = 5
 SCRATCH_LIMIT: Final = "1Gi"
-SPREAD_OVER: Final = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 _ANNOTATIONS: Final = {
     "kubectl.kubernetes.io/default-container": SERVER_CONTAINER,
     # The sidecar adds these metrics to its own, on a port that mutual TLS leaves alone
@@ -153,21 +152,6 @@ def disruption_budget(service: str, variant: VoiceVariant) -> PodDisruptionBudge
     )
 
 
-def topology_spread(service: str, variant: VoiceVariant) -> list[TopologySpreadConstraintArgs]:
-    """Over zones and nodes as evenly as there is room: a GPU elsewhere is better than none."""
-    return [
-        TopologySpreadConstraintArgs(
-            max_skew=1,
-            topology_key=key,
-            when_unsatisfiable="ScheduleAnyway",
-            label_selector=LabelSelectorArgs(match_labels=selector_labels(service, variant)),
-            # During a rollout, the pods that go do not count.
-            match_label_keys=["pod-template-hash"],
-        )
-        for key in SPREAD_OVER
-    ]
-
-
 def _pod_spec(
     service: str, args: TtsVoiceServiceArgs, variant: VoiceVariant, account: pulumi.Input[str]
 ) -> PodSpecArgs:
@@ -178,7 +162,7 @@ def _pod_spec(
         enable_service_links=False,
         node_selector=node_selector(args, variant),
         tolerations=tolerations(variant),
-        topology_spread_constraints=topology_spread(service, variant),
+        topology_spread_constraints=topology_spread(selector_labels(service, variant)),
         termination_grace_period_seconds=termination_grace_seconds(args.max_stream_seconds),
         security_context=PodSecurityContextArgs(
             run_as_non_root=True,
