@@ -6,7 +6,7 @@ A fault leaves the resource one that its API would take, and breaks nothing but 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -37,6 +37,7 @@ class Mutant:
     Attributes:
         resource: kind and name.
         path: where it is changed; where it is unknown, too, unless `unknown` says otherwise.
+        to: the value there, or a function that makes it of the one before.
         says: what the message has to have beside resource and fix: property and value above all.
         about: whom the message is about, where that is another resource; "" for the stack.
         unknown: where a value is unknown so that the rule cannot judge; "" where nothing can be.
@@ -91,11 +92,15 @@ def _job() -> Resource:
     )
 
 
-def _policy(which: str, change: Any) -> str:
-    """A document of a stack's resource with a change, as text."""
-    document = json.loads(one(environment("prod-cluster"), which).load()["policy"])
-    change(document)
-    return json.dumps(document)
+def _edited(change: Callable[[Any], None]) -> Callable[[str], str]:
+    """Of a document as text, the same with a change."""
+
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        change(document)
+        return json.dumps(document)
+
+    return edit
 
 
 def _widened(key: str, to: Any) -> Any:
@@ -579,7 +584,7 @@ AWS: Final = [
         "buckets-refuse-plain-http",
         "BucketPolicy voices",
         "policy",
-        _policy("BucketPolicy voices", _only_denies_reading),
+        _edited(_only_denies_reading),
         ["policy is", "Statement"],
         stack="prod-cluster",
     ),
@@ -611,7 +616,7 @@ AWS: Final = [
         "rollback-images-stay",
         "LifecyclePolicy images-speech-server",
         "policy",
-        _policy("LifecyclePolicy images-speech-server", _without_shield),
+        _edited(_without_shield),
         ["policy.rules[1]", "rollback-*"],
         stack="prod-cluster",
     ),
@@ -627,7 +632,7 @@ AWS: Final = [
         "iam-names-actions",
         "RolePolicy cluster-secrets-key",
         "policy",
-        _policy("RolePolicy cluster-secrets-key", _widened("Action", "kms:*")),
+        _edited(_widened("Action", "kms:*")),
         ["policy.Statement[0].Action", '"kms:*"'],
         stack="prod-cluster",
     ),
@@ -635,7 +640,7 @@ AWS: Final = [
         "iam-names-resources",
         "RolePolicy cluster-secrets-key",
         "policy",
-        _policy("RolePolicy cluster-secrets-key", _widened("Resource", "*")),
+        _edited(_widened("Resource", "*")),
         ["policy.Statement[0].Resource", '"*"', "kms:Encrypt"],
         stack="prod-cluster",
     ),
@@ -817,11 +822,11 @@ def _lifecycle(**selection: Any) -> Any:
     return change
 
 
-def _document(which: str, **statement: Any) -> str:
+def _document(**statement: Any) -> Callable[[str], str]:
     def change(document: Any) -> None:
         document["Statement"] = [{"Effect": "Allow", **statement}]
 
-    return _policy(which, change)
+    return _edited(change)
 
 
 _SECRETS_KEY: Final = "RolePolicy cluster-secrets-key"
@@ -943,13 +948,13 @@ VARIANTS: Final = [
     ),
     _variant(
         *("rollback-images-stay", _LIFECYCLE, "policy"),
-        _policy(_LIFECYCLE, _lifecycle(countNumber=7)),
+        _edited(_lifecycle(countNumber=7)),
         *("countNumber is 7", "14 days"),
         stack=_PROD_CLUSTER,
     ),
     _variant(
         *("rollback-images-stay", _LIFECYCLE, "policy"),
-        _policy(_LIFECYCLE, _lifecycle(countType="imageCountMoreThan", countNumber=10)),
+        _edited(_lifecycle(countType="imageCountMoreThan", countNumber=10)),
         "countNumber is 10",
         stack=_PROD_CLUSTER,
     ),
@@ -961,17 +966,17 @@ VARIANTS: Final = [
     ),
     _variant(
         *("iam-names-actions", _SECRETS_KEY, "policy"),
-        _document(_SECRETS_KEY, NotAction="iam:*", Resource="arn:aws:kms:::key/1"),
+        _document(NotAction="iam:*", Resource="arn:aws:kms:::key/1"),
         stack=_PROD_CLUSTER,
     ),
     _variant(
         *("iam-names-actions", _SECRETS_KEY, "policy"),
-        _document(_SECRETS_KEY, Action="*", Resource="arn:aws:kms:::key/1"),
+        _document(Action="*", Resource="arn:aws:kms:::key/1"),
         stack=_PROD_CLUSTER,
     ),
     _variant(
         *("iam-names-resources", _SECRETS_KEY, "policy"),
-        _document(_SECRETS_KEY, Action=["kms:Decrypt"], NotResource="arn:aws:kms:::key/1"),
+        _document(Action=["kms:Decrypt"], NotResource="arn:aws:kms:::key/1"),
         stack=_PROD_CLUSTER,
     ),
     _variant(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import pytest
@@ -17,11 +19,22 @@ from voicemesh_policies.rule import Rule
 from voicemesh_policies.view import UNKNOWN, UnknownError
 
 # A change of a resource that exists reaches deeper into a rule than anything made up.
-ORIGINALS: Final = {it.rule: it.original() for it in MUTANTS}
 STACK_OF: Final = {it.rule: it.stack for it in MUTANTS}
-_KEYS: Final = sorted(
-    {key for it in ORIGINALS.values() for key in json.dumps(it.load()).split('"') if key.strip()}
-)[:400]
+
+
+@cache
+def originals() -> Mapping[str, Resource]:
+    """By the rules that judge them."""
+    return {it.rule: it.original() for it in MUTANTS}
+
+
+@cache
+def _keys() -> list[str]:
+    texts = (json.dumps(it.load()) for it in originals().values())
+    return sorted({key for text in texts for key in text.split('"') if key.strip()})[:400]
+
+
+_KEYS: Final = st.deferred(lambda: st.sampled_from(_keys()))
 _SCALARS: Final = st.one_of(
     st.none(),
     st.booleans(),
@@ -29,14 +42,14 @@ _SCALARS: Final = st.one_of(
     st.floats(),
     st.text(max_size=8),
     st.sampled_from(["", "*", "-1", "1e999", "999999999999999999s", "nan", "{", "[[[[", "9" * 400]),
-    st.sampled_from(_KEYS),
+    _KEYS,
     st.just(UNKNOWN),
 )
 VALUES: Final = st.recursive(
     _SCALARS,
     lambda below: (
         st.lists(below, max_size=3)
-        | st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=3), below, max_size=4)
+        | st.dictionaries(_KEYS | st.text(max_size=3), below, max_size=4)
     ),
     max_leaves=12,
 )
@@ -96,7 +109,7 @@ def judge(rule: Rule, resources: list[Resource]) -> None:
 @lenient
 @given(data=st.data())
 def test_a_rule_survives_any_value_in_any_place(rule: Rule, data: st.DataObject) -> None:
-    original = ORIGINALS[rule.name]
+    original = originals()[rule.name]
     properties = original.load()
     place = data.draw(st.sampled_from(places(properties)))
     mutant = with_properties(original, put(properties, place, data.draw(VALUES)))
@@ -108,16 +121,16 @@ def test_a_rule_survives_any_value_in_any_place(rule: Rule, data: st.DataObject)
 @lenient
 @given(properties=VALUES)
 def test_a_rule_survives_properties_of_any_shape(rule: Rule, properties: Any) -> None:
-    judge(rule, [with_properties(ORIGINALS[rule.name], properties)])
+    judge(rule, [with_properties(originals()[rule.name], properties)])
 
 
 @given(st.lists(VALUES, min_size=1, max_size=6))
 @settings(max_examples=25, deadline=None)
 def test_rules_about_stacks_survive_resources_of_any_shape(shapes: list[Any]) -> None:
-    originals = list(ORIGINALS.values())
+    declared = list(originals().values())
     resources = [
         with_properties(original, shapes[index % len(shapes)])
-        for index, original in enumerate(originals)
+        for index, original in enumerate(declared)
     ]
     for rule in rules.ALL:
         if rule.on_stack:
@@ -143,7 +156,7 @@ def nested(depth: int) -> Any:
     ids=["wide", "long", "unclosed", "many-statements", "one-large-text"],
 )
 def test_rules_survive_what_is_huge(properties: Any) -> None:
-    for original in {it.type: it for it in ORIGINALS.values()}.values():
+    for original in {it.type: it for it in originals().values()}.values():
         resource = with_properties(original, properties)
         said = judged(rules.ALL, [resource], {})
         assert not [it for name in said for it in said[name] if "in the rule itself" in it]
@@ -155,7 +168,7 @@ def test_rules_survive_what_is_nested_deeply() -> None:
     for _ in range(5_000):
         line = {"typed_config": line}
     deep = {"spec": {"configPatches": [{"applyTo": "CLUSTER", "patch": {"value": line}}]}}
-    for original in {it.type: it for it in ORIGINALS.values()}.values():
+    for original in {it.type: it for it in originals().values()}.values():
         said = judged(rules.ALL, [with_properties(original, deep)], {})
         assert not [it for name in said for it in said[name] if "in the rule itself" in it]
 

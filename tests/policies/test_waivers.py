@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,26 +12,32 @@ from tests.policies.mutants import MUTANTS
 from tests.policies.recorded import RULES, environment, settings
 from tests.stacks import STACKS
 from voicemesh_policies import rule as rule_module
+from voicemesh_policies.objects import Resource
 from voicemesh_policies.rule import violations
 
 (MUTANT,) = [it for it in MUTANTS if it.rule == "image-is-read-only"]
 (OF_STACK,) = [it for it in MUTANTS if it.rule == "namespaces-have-limits"]
 RULE = RULES[MUTANT.rule]
-BROKEN = MUTANT.applied()[0]
+NAME = MUTANT.resource.split()[1]
 TODAY = date(2026, 11, 30)
 
 
+@cache
+def broken() -> Resource:
+    return MUTANT.applied()[0]
+
+
 def waiver(**changes: Any) -> dict[str, Any]:
-    whole = {"resource": BROKEN.name, "reason": "it is being mended", "expires": "2026-11-30"}
+    whole = {"resource": NAME, "reason": "it is being mended", "expires": "2026-11-30"}
     return {"waivers": [{key: it for key, it in {**whole, **changes}.items() if it is not None}]}
 
 
 def said(config: dict[str, Any], today: date = TODAY) -> list[str]:
-    return [it.message for it in violations(RULE, [BROKEN], config, today)]
+    return [it.message for it in violations(RULE, [broken()], config, today)]
 
 
 @pytest.mark.parametrize(
-    "resource", [BROKEN.name, BROKEN.urn, "studio-*", "urn:pulumi:prod::*::studio-narrator-stable"]
+    "resource", [NAME, "studio-*", "urn:pulumi:prod::*::studio-narrator-stable"]
 )
 def test_a_waiver_names_its_resource_by_name_or_urn(resource: str) -> None:
     assert len(said({})) == 1
@@ -53,7 +60,7 @@ def test_a_waiver_counts_on_its_last_day_and_is_a_violation_on_the_next() -> Non
 def test_an_expired_waiver_fails_even_where_its_resource_is_mended() -> None:
     (expired,) = violations(RULE, [MUTANT.original()], waiver(), date(2026, 12, 1))
     assert "remove the waiver" in expired.message
-    assert expired.urn == BROKEN.urn
+    assert expired.urn == broken().urn
 
 
 def test_an_expired_waiver_of_a_resource_that_is_not_there_says_nothing() -> None:
@@ -69,7 +76,7 @@ def test_the_day_is_that_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
             return datetime(2026, 11, 30, 23, 59, tzinfo=UTC)
 
     monkeypatch.setattr(rule_module, "datetime", Clock)
-    assert list(violations(RULE, [BROKEN], waiver())) == []
+    assert list(violations(RULE, [broken()], waiver())) == []
 
 
 @pytest.mark.parametrize(
