@@ -37,7 +37,7 @@ class Mutant:
     Attributes:
         resource: kind and name.
         path: where it is changed; where it is unknown, too, unless `unknown` says otherwise.
-        to: the value there, or a function that makes it of the one before.
+        to: the value there, or a function that makes it of the property before.
         says: what the message has to have beside resource and fix: property and value above all.
         about: whom the message is about, where that is another resource; "" for the stack.
         unknown: where a value is unknown so that the rule cannot judge; "" where nothing can be.
@@ -61,10 +61,15 @@ class Mutant:
             return _job()
         return one(environment(self.stack), self.resource)
 
+    @property
+    def value(self) -> Any:
+        """What is put there."""
+        return self.to(self.original().load()[self.path]) if callable(self.to) else self.to
+
     def applied(self, to: Any = None, path: str = "") -> list[Resource]:
         """The stack with the change, and the changed resource first."""
         original = self.original()
-        mutant = changed(original, path or self.path, self.to if to is None else to)
+        mutant = changed(original, path or self.path, self.value if to is None else to)
         others = [it for it in environment(self.stack) if it.urn != original.urn]
         return [mutant, *others]
 

@@ -125,7 +125,7 @@ def one(declared: Sequence[Resource], which: str) -> Resource:
 
 def changed(resource: Resource, path: str, to: Any) -> Resource:
     """A resource with another value at a path such as `spec.hard[requests.cpu]`; where a path ends
-    in `[+]`, with one more entry. A function makes the value of the one before."""
+    in `[+]`, with one more entry."""
     if path == "options.protect":
         return replace(resource, protect=to)
     if path == "apiVersion":
@@ -141,7 +141,7 @@ def changed(resource: Resource, path: str, to: Any) -> Resource:
     elif to is ABSENT:
         del target[last]
     else:
-        target[last] = to(target[last]) if callable(to) else to
+        target[last] = to
     return replace(resource, load=lambda: properties)
 
 

@@ -90,7 +90,7 @@ def test_a_fault_is_refused_for_its_rule_alone(mutant: Mutant, judges: Judges) -
     original = mutant.original()
     found = declared.get(original.urn)
     faulty = _with(
-        found, changed(_as_rules_see(found) if found else original, mutant.path, mutant.to)
+        found, changed(_as_rules_see(found) if found else original, mutant.path, mutant.value)
     )
     violations = [
         *pack.analyze(faulty),

@@ -81,7 +81,7 @@ def test_a_rule_does_not_apply_to_resources_of_other_kinds(mutant: Mutant) -> No
 def test_a_rule_leaves_resources_alone_that_it_is_not_meant_for(mutant: Mutant) -> None:
     spared = one(environment(mutant.stack), mutant.spares)
     if mutant.rule not in ("own-image-is-named-by-digest", "slice-holds-the-model"):
-        spared = changed(spared, mutant.path, mutant.to)
+        spared = changed(spared, mutant.path, mutant.value)
     assert said(mutant, stack_with(mutant, spared)) == []
 
 
