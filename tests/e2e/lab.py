@@ -201,15 +201,15 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
-    def duplicate_sockets(self) -> int:
-        """File descriptors of a socket that has another one."""
+    def sockets(self) -> Counter[str]:
+        """How many file descriptors each of its sockets has."""
         folder = Path(f"/proc/{self.pid}/fd")
         sockets = Counter[str]()
         for name in os.listdir(folder):
             with suppress(FileNotFoundError):  # closed in the meantime
                 target = os.readlink(folder / name)
                 sockets[target] += target.startswith("socket:")
-        return sockets.total() - sum(map(bool, sockets.values()))
+        return sockets
 
     @property
     def memory_mib(self) -> float:

@@ -265,9 +265,10 @@ class Held:
     """What a process holds.
 
     Attributes:
-        files: open file descriptors, connections included, those that drain not.
+        files: open file descriptors, connections included, one of each socket.
         draining: file descriptors that a changed listener's former filter chains hold, one per
-            worker, until the longest stream on them could have ended.
+            worker, until the longest stream on them could have ended. Two of each socket stay: the
+            one that its worker began with, and the one of the latest configuration.
         memory_mib: resident memory.
         streams: requests that it serves.
     """
@@ -309,5 +310,6 @@ def _held_by_proxy(proxy: Proxy) -> Held:
 
 
 def _held(process: Process, streams: int) -> Held:
-    draining = process.duplicate_sockets
-    return Held(process.open_files - draining, draining, process.memory_mib, streams)
+    duplicates = [count - 1 for count in process.sockets.values() if count > 1]
+    files = process.open_files - sum(duplicates)
+    return Held(files, sum(duplicates) - len(duplicates), process.memory_mib, streams)
