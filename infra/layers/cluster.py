@@ -13,14 +13,6 @@ from infra.environment import arguments
 from infra.environment.capacity import gpu_nodes
 from infra.environment.cluster import Eks, Registry, Storage
 from infra.layers.providers import random_provider
-from voicemesh import (
-    GpuCluster,
-    GpuNodeGroup,
-    ImageRegistry,
-    UniqueName,
-    UniqueNameArgs,
-    VoiceStorage,
-)
 from voicemesh.component import after
 
 Outputs = dict[str, Any]
@@ -85,6 +77,9 @@ def _present(reference: pulumi.StackReference, name: str) -> Callable[[Any], Any
 
 def make_eks(eks: Eks, cluster_name: str, options: pulumi.ResourceOptions) -> EksCluster:
     """The cluster and its node groups."""
+    # A stack without this layer does not pay for loading the SDK of AWS; so below.
+    from voicemesh import GpuCluster, GpuNodeGroup
+
     cluster = GpuCluster("cluster", arguments.cluster_args(eks, cluster_name), options)
     made = []
     for group in eks.node_groups:
@@ -108,6 +103,8 @@ def make_eks(eks: Eks, cluster_name: str, options: pulumi.ResourceOptions) -> Ek
 
 def make_registry(registry: Registry, name_prefix: str, options: pulumi.ResourceOptions) -> Outputs:
     """The image registry."""
+    from voicemesh import ImageRegistry
+
     made = ImageRegistry("images", arguments.registry_args(registry, name_prefix), options)
     return {"imageUrls": made.urls}
 
@@ -116,11 +113,15 @@ def make_storage(
     storage: Storage, name_prefix: str, options: pulumi.ResourceOptions
 ) -> StoredVoices:
     """The bucket."""
+    from voicemesh import VoiceStorage
+
     bucket = storage.bucket_name or _unique_bucket(name_prefix)
     made = VoiceStorage("voices", arguments.storage_args(storage, bucket), options)
     return StoredVoices(made.bucket, made.bucket_arn, made.key_arn)
 
 
 def _unique_bucket(name_prefix: str) -> pulumi.Output[str]:
+    from voicemesh import UniqueName, UniqueNameArgs
+
     options = pulumi.ResourceOptions(providers=[random_provider()])
     return UniqueName("bucket", UniqueNameArgs(prefix=name_prefix), options).value

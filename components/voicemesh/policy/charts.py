@@ -11,8 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,13 +30,18 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEFINITION: Final = "CustomResourceDefinition"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Unchecked:
     """Something that the policies did not see."""
 
     what: str
     """A URN, or the name of a stack."""
     reason: str
+
+
+def is_chart(resource: analyzer_pb2.AnalyzerResource) -> bool:
+    """Whether it stands for a chart of Helm."""
+    return resource.type in (RELEASE, CHART)
 
 
 class _NotAtHandError(Exception):
@@ -57,32 +61,13 @@ class Charts:
     """What the paths of local charts are relative to."""
 
     def render(
-        self,
-        resources: Sequence[analyzer_pb2.AnalyzerResource],
-        remote_components: Sequence[str] = (),
-    ) -> tuple[list[analyzer_pb2.AnalyzerResource], list[Unchecked]]:
-        """The manifests of all charts among the resources, and the charts that stay unrendered,
-        with what other remote components make."""
-        charts = [resource for resource in resources if resource.type in (RELEASE, CHART)]
-        with ThreadPoolExecutor(os.cpu_count()) as renderers:
-            results = list(renderers.map(self._attempt, charts))
-        opaque = set(remote_components) - {chart.urn for chart in charts}
-        unchecked = [Unchecked(urn, "a provider makes its children") for urn in sorted(opaque)]
-        rendered: list[analyzer_pb2.AnalyzerResource] = []
-        for chart, result in zip(charts, results, strict=True):
-            if isinstance(result, str):
-                unchecked.append(Unchecked(chart.urn, result))
-            else:
-                rendered += result
-        return rendered, unchecked
-
-    def _attempt(
-        self, release: analyzer_pb2.AnalyzerResource
-    ) -> list[analyzer_pb2.AnalyzerResource] | str:
+        self, chart: analyzer_pb2.AnalyzerResource
+    ) -> list[analyzer_pb2.AnalyzerResource] | Unchecked:
+        """The manifests of a chart, or why nobody sees them."""
         try:
-            return self._manifests(release)
+            return self._manifests(chart)
         except _NotAtHandError as reason:
-            return str(reason)
+            return Unchecked(chart.urn, str(reason))
 
     def _manifests(
         self, release: analyzer_pb2.AnalyzerResource

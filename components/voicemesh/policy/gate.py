@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Final
 from google.protobuf import struct_pb2
 from pulumi.runtime.proto import analyzer_pb2
 
-from voicemesh.policy.charts import Charts, Unchecked
+from voicemesh.policy.charts import Charts, Unchecked, is_chart
 from voicemesh.policy.errors import ConfigurationError
 from voicemesh.policy.monitor import Notes, Surroundings
 from voicemesh.policy.pack import Level, Pack, Settings, Violation, read_settings, started
@@ -25,6 +27,9 @@ _FOLDER: Final = "policies"
 """Where a project keeps what concerns policies: `gate.yaml`, and `config/<stack>.json`."""
 _GATE_FILE: Final = f"{_FOLDER}/gate.yaml"
 _SECTIONS: Final = ("config", "outputs", "invokes")
+
+
+_Rendered = list[analyzer_pb2.AnalyzerResource] | Unchecked
 
 
 @dataclass(frozen=True)
@@ -100,15 +105,31 @@ def check(project: Project, stack: str, gate: Gate) -> Verdict:
         GateError: there is none; see `voicemesh.policy.errors`.
     """
     configuration = _configuration(project, stack, StandIns.of_project(project))
-    with started(gate.pack, project.working_directory) as pack, ThreadPoolExecutor(1) as analysis:
-        pack.configure(stack, project.name, configuration, settings_of(project, stack))
-        found: list[Future[list[Violation]]] = []
+    settings = settings_of(project, stack)
+    found: list[Future[list[Violation]]] = []
+    charts: list[Future[_Rendered]] = []
+    # The program takes the longest: the pack starts and judges beside it, and charts are rendered.
+    with (
+        ExitStack() as packs,
+        ThreadPoolExecutor(1) as analysis,
+        ThreadPoolExecutor(os.cpu_count()) as renderers,
+    ):
+
+        def start() -> Pack:
+            pack = packs.enter_context(started(gate.pack, project.working_directory))
+            pack.configure(stack, project.name, configuration, settings)
+            return pack
+
+        starting = analysis.submit(start)
 
         def judge(resource: analyzer_pb2.AnalyzerResource) -> None:
-            found.append(analysis.submit(pack.analyze, resource))
+            found.append(analysis.submit(lambda: starting.result().analyze(resource)))
+            if is_chart(resource):
+                charts.append(renderers.submit(gate.charts.render, resource))
 
         notes = declarations(project, stack, gate, judge)
-        rendered, unchecked = gate.charts.render(notes.resources, notes.remote_components)
+        pack = starting.result()
+        rendered, unchecked = _sorted(chart.result() for chart in charts)
         for manifest in rendered:
             judge(manifest)
         resources = [*_settled(notes), *rendered]
@@ -123,7 +144,7 @@ def check(project: Project, stack: str, gate: Gate) -> Verdict:
             tuple(resource.urn for resource in resources),
             # In one order, whatever the order was in which the program declared its resources.
             tuple(sorted(violations, key=lambda it: (it.urn, it.policy, it.message))),
-            (*unchecked, *_unknown_stacks(notes)),
+            tuple(sorted([*_opaque(notes), *unchecked, *_unknown_stacks(notes)])),
         )
 
 
@@ -207,6 +228,28 @@ def _settled(notes: Notes) -> Iterable[analyzer_pb2.AnalyzerResource]:
             yield settled
         else:
             yield resource
+
+
+def _sorted(
+    results: Iterable[_Rendered],
+) -> tuple[list[analyzer_pb2.AnalyzerResource], list[Unchecked]]:
+    """The manifests of the charts that were rendered, and the other charts."""
+    rendered: list[analyzer_pb2.AnalyzerResource] = []
+    unchecked: list[Unchecked] = []
+    for result in results:
+        if isinstance(result, Unchecked):
+            unchecked.append(result)
+        else:
+            rendered += result
+    return rendered, unchecked
+
+
+def _opaque(notes: Notes) -> list[Unchecked]:
+    charts = {resource.urn for resource in notes.resources if is_chart(resource)}
+    return [
+        Unchecked(urn, "a provider makes its children")
+        for urn in sorted({*notes.remote_components} - charts)
+    ]
 
 
 def _unknown_stacks(notes: Notes) -> list[Unchecked]:
