@@ -52,6 +52,7 @@ def run_program(
                 f"--root_directory={project.folder}",
                 f"--parallel={_PARALLEL}",
                 "--dry_run=true",
+                "--debug=false",
                 f"--pwd={project.working_directory}",
                 "--",
                 str(project.program),

@@ -41,6 +41,9 @@ def main() -> int:
             dry_run=arguments.dry_run == "true",
         )
     )
+    if arguments.debug == "false":
+        # The SDK sends several for each resource, and awaits an answer to each.
+        pulumi.log.debug = lambda *_, **__: None
     if arguments.pwd:
         os.chdir(arguments.pwd)
     program = os.path.abspath(arguments.program)
@@ -64,6 +67,7 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}")
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--dry_run", choices=("true", "false"), default="false")
+    parser.add_argument("--debug", choices=("true", "false"), default="true")
     parser.add_argument("program")
     parser.add_argument("arguments", nargs="*")
     return parser.parse_args()
