@@ -1,0 +1,374 @@
+"""HiFT, the 24 kHz vocoder: a neural source filter whose last step is an inverse STFT.
+
+In reading order: pitch from the mel, a source of harmonics and noise at that pitch, residual
+blocks, and the generator that shapes the source with the mel. Parameters have the names of the
+published checkpoint, `hift/hift.pt`.
+
+Shapes are named B rows, T frames (50 per second), L = 480 T samples, M = 120 T + 1 STFT frames.
+
+Rows of a batch may differ in length. Each convolution then sees zeros beyond a row's end, and the
+STFTs end where the row ends, so that a batch gives what each row would give alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+
+SNAKE_EPS: Final = 1e-9
+LAST_LEAKY_SLOPE: Final = 0.01
+
+
+@dataclass(frozen=True)
+class HiFTConfig:
+    """Sizes of the vocoder. The defaults are those of the published one, which has no file."""
+
+    mel_bins: int = 80
+    sample_rate_hz: int = 24_000
+    channels: int = 512
+    upsample_rates: tuple[int, ...] = (8, 5, 3)
+    upsample_kernels: tuple[int, ...] = (16, 11, 7)
+    resblock_kernels: tuple[int, ...] = (3, 7, 11)
+    source_resblock_kernels: tuple[int, ...] = (7, 7, 11)
+    dilations: tuple[int, ...] = (1, 3, 5)
+    fft_samples: int = 16
+    fft_hop_samples: int = 4
+    pitch_channels: int = 512
+    harmonics: int = 8
+    """Overtones beside the fundamental."""
+    sine_amplitude: float = 0.1
+    voiced_noise: float = 0.003
+    """Deviation of the noise that is added to a voiced source."""
+    voiced_above_hz: float = 10.0
+    leaky_slope: float = 0.1
+    magnitude_limit: float = 100.0
+    audio_limit: float = 0.99
+
+    @property
+    def samples_per_frame(self) -> int:
+        return math.prod(self.upsample_rates) * self.fft_hop_samples
+
+    @property
+    def spectrum_channels(self) -> int:
+        """Real and imaginary parts, or magnitudes and phases, of one STFT frame."""
+        return self.fft_samples + 2
+
+
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """`x` [B, C, size] with zeros beyond each row's end, by a mask [B, 1, size] or none."""
+    return x if mask is None else x * mask
+
+
+def end_mask(lengths: Tensor | None, size: int) -> Tensor | None:
+    """[B, 1, size]: true before each row's end. Without lengths nothing is to be masked."""
+    if lengths is None:
+        return None
+    return torch.arange(size, device=lengths.device)[None, None] < lengths[:, None, None]
+
+
+def _same_conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
+    padding = dilation * (kernel - 1) // 2
+    return weight_norm(nn.Conv1d(inputs, outputs, kernel, padding=padding, dilation=dilation))
+
+
+class PitchPredictor(nn.Module):
+    """Mel [B, 80, T] -> fundamental frequency in Hz, [B, T]."""
+
+    LAYERS: Final = 5
+
+    def __init__(self, config: HiFTConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index in range(self.LAYERS):
+            inputs = config.pitch_channels if index else config.mel_bins
+            layers += [_same_conv(inputs, config.pitch_channels, kernel=3), nn.ELU()]
+        self.condnet = nn.Sequential(*layers)
+        self.classifier = nn.Linear(config.pitch_channels, 1)
+
+    def forward(self, mel: Tensor, mask: Tensor | None) -> Tensor:
+        x = mel
+        for layer in self.condnet:
+            x = layer(masked(x, mask)) if isinstance(layer, nn.Conv1d) else layer(x)
+        hertz = self.classifier(x.transpose(1, 2)).squeeze(-1).abs()  # [B, T]
+        return hertz if mask is None else hertz * mask[:, 0]
+
+
+class Source(nn.Module):
+    """Pitch -> the excitation: sines at the pitch and its harmonics, and noise.
+
+    The published code stretches the pitch to samples, averages radians per sample back to frames,
+    adds them up and stretches the phase linearly. Stretching by repetition and averaging back
+    changes nothing, so the sums are made of frames here. By the same way back, its random initial
+    phases are never read; they are drawn nevertheless, to leave the generator where it was left.
+    """
+
+    def __init__(self, config: HiFTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.l_linear = nn.Linear(config.harmonics + 1, 1)
+
+    def draw_noise(
+        self, rows: int, samples: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """[B, L, harmonics + 1], drawn in the order in which the published code draws."""
+        weight = self.l_linear.weight
+        sines = self.config.harmonics + 1
+        like = {"generator": generator, "device": weight.device, "dtype": torch.float32}
+        torch.rand(rows, sines, **like)  # initial phases
+        noise = torch.randn(rows, samples, sines, **like)
+        torch.randn(rows, samples, 1, **like)  # a noise branch that nothing uses
+        return noise
+
+    def forward(self, hertz: Tensor, noise: Tensor) -> Tensor:
+        """[B, T] in Hz and [B, L, harmonics + 1] of deviation 1 -> [B, L]."""
+        config, scale = self.config, self.config.samples_per_frame
+        voiced = (hertz > config.voiced_above_hz).to(hertz.dtype)
+        voiced = voiced.repeat_interleave(scale, dim=1)[..., None]  # [B, L, 1]
+        deviation = voiced * config.voiced_noise + (1 - voiced) * config.sine_amplitude / 3
+        sines = torch.sin(self.phases(hertz)).transpose(1, 2) * config.sine_amplitude
+        return torch.tanh(self.l_linear(sines * voiced + deviation * noise)).squeeze(-1)
+
+    def phases(self, hertz: Tensor) -> Tensor:
+        """[B, T] in Hz -> radians of the fundamental and its harmonics, [B, harmonics + 1, L]."""
+        scale = self.config.samples_per_frame
+        multiples = torch.arange(1, self.config.harmonics + 2, device=hertz.device)
+        cycles = (hertz[:, None] * multiples[:, None] / self.config.sample_rate_hz) % 1
+        radians = cycles.cumsum(dim=-1) * 2 * math.pi * scale  # [B, harmonics + 1, T]
+        return F.interpolate(radians, scale_factor=scale, mode="linear")
+
+
+class Snake(nn.Module):
+    """x + sin²(alpha x) / alpha, a periodic activation. Zero stays zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = self.alpha[:, None]
+        return torch.addcmul(x, (x * alpha).sin_().square_(), 1 / (alpha + SNAKE_EPS))
+
+
+class ResBlock(nn.Module):
+    """Residual pairs of a dilated and a plain convolution, [B, C, size] -> [B, C, size]."""
+
+    def __init__(self, channels: int, kernel: int, dilations: Sequence[int]) -> None:
+        super().__init__()
+        self.convs1 = nn.ModuleList(_same_conv(channels, channels, kernel, d) for d in dilations)
+        self.convs2 = nn.ModuleList(_same_conv(channels, channels, kernel) for _ in dilations)
+        self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
+        self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """`x` is zero beyond its rows' ends already, and so is what returns."""
+        parts = (self.activations1, self.convs1, self.activations2, self.convs2)
+        for activation1, conv1, activation2, conv2 in zip(*parts, strict=True):
+            y = masked(conv1(activation1(x)), mask)
+            x = x + masked(conv2(activation2(y)), mask)
+        return x
+
+
+class ShortTimeFourier(nn.Module):
+    """The STFT of 16 samples and its inverse, as convolutions with a windowed Fourier basis.
+
+    They equal `torch.stft` and `torch.istft` with centred frames, and unlike these they can end
+    each row of a batch at its own length.
+    """
+
+    def __init__(self, config: HiFTConfig) -> None:
+        super().__init__()
+        self.size, self.hop = config.fft_samples, config.fft_hop_samples
+        window = torch.hann_window(self.size, dtype=torch.float64, device="cpu")
+        bins = torch.arange(self.size // 2 + 1, device="cpu")
+        samples = torch.arange(self.size, device="cpu")
+        # k n modulo the size: so that sines of whole turns are zero and not nearly.
+        turns = (bins[:, None] * samples) % self.size * (2 * math.pi / self.size)
+        weights = torch.full((len(bins), 1), 2 / self.size, dtype=torch.float64, device="cpu")
+        weights[0] = weights[-1] = 1 / self.size
+        sines = turns.sin()
+        sines[0] = sines[-1] = 0
+        forward = torch.cat((turns.cos(), -sines)) * window
+        inverse = torch.cat((turns.cos() * weights, -sines * weights)) * window
+        self._buffer("forward_basis", forward[:, None])  # [18, 1, 16]
+        self._buffer("inverse_basis", inverse[:, None])
+        self._buffer("squared_window", window.square()[None, None])
+
+    def _buffer(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value.float(), persistent=False)
+
+    def forward(self, audio: Tensor, lengths: Tensor | None) -> Tensor:
+        """[B, L] -> real parts, then imaginary ones, [B, 18, L / hop + 1]; ends are reflected."""
+        basis = self.get_buffer("forward_basis")
+        if lengths is None:
+            audio = F.pad(audio[:, None], (self.size // 2, self.size // 2), mode="reflect")
+            return F.conv1d(audio, basis, stride=self.hop)
+        size = audio.shape[1]
+        audio = F.pad(_reflected(audio, lengths, self.size // 2)[:, None], (0, 0))
+        spectrum = F.conv1d(audio, basis, stride=self.hop)
+        return masked(spectrum, end_mask(lengths // self.hop + 1, size // self.hop + 1))
+
+    def inverse(self, spectrum: Tensor, lengths: Tensor | None) -> Tensor:
+        """[B, 18, M] -> [B, (M - 1) hop], by overlapping, adding and dividing by the window."""
+        mask = end_mask(None if lengths is None else lengths // self.hop + 1, spectrum.shape[2])
+        ones = spectrum.new_ones(1, 1, spectrum.shape[2]) if mask is None else mask.float()
+        audio = self._overlap_add(masked(spectrum, mask), self.get_buffer("inverse_basis"))
+        envelope = self._overlap_add(ones, self.get_buffer("squared_window"))
+        # Beyond a row's end both are zero.
+        return audio / envelope.clamp_min(1e-8)
+
+    def _overlap_add(self, frames: Tensor, basis: Tensor) -> Tensor:
+        padding = self.size // 2
+        return F.conv_transpose1d(frames, basis, stride=self.hop, padding=padding).squeeze(1)
+
+
+def _reflected(audio: Tensor, lengths: Tensor, padding: int) -> Tensor:
+    """[B, L] -> [B, L + 2 padding], mirrored at the start and at each row's own end."""
+    size = audio.shape[1]
+    index = torch.arange(-padding, size + padding, device=audio.device).abs()[None]
+    last = lengths[:, None] - 1
+    return audio.gather(1, torch.where(index <= last, index, 2 * last - index).clamp(0, size - 1))
+
+
+class HiFT(nn.Module):
+    """The generator, and with it the whole vocoder."""
+
+    def __init__(self, config: HiFTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or HiFTConfig()
+        halves = [config.channels // 2**n for n in range(len(config.upsample_rates) + 1)]
+        self.f0_predictor = PitchPredictor(config)
+        self.m_source = Source(config)
+        self.conv_pre = _same_conv(config.mel_bins, halves[0], kernel=7)
+        self.ups = nn.ModuleList(
+            weight_norm(nn.ConvTranspose1d(*pair, kernel, rate, padding=(kernel - rate) // 2))
+            for pair, kernel, rate in zip(
+                zip(halves, halves[1:], strict=False),
+                config.upsample_kernels,
+                config.upsample_rates,
+                strict=True,
+            )
+        )
+        self.source_downs = nn.ModuleList(
+            _source_down(config.spectrum_channels, channels, math.prod(config.upsample_rates[n:]))
+            for n, channels in enumerate(halves[1:], start=1)
+        )
+        self.source_resblocks = nn.ModuleList(
+            ResBlock(channels, kernel, config.dilations)
+            for channels, kernel in zip(halves[1:], config.source_resblock_kernels, strict=True)
+        )
+        self.resblocks = nn.ModuleList(
+            ResBlock(channels, kernel, config.dilations)
+            for channels in halves[1:]
+            for kernel in config.resblock_kernels
+        )
+        self.conv_post = _same_conv(halves[-1], config.spectrum_channels, kernel=7)
+        self.fourier = ShortTimeFourier(config)
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.config.sample_rate_hz
+
+    @property
+    def samples_per_frame(self) -> int:
+        return self.config.samples_per_frame
+
+    def fold_weight_norm(self) -> None:
+        """Compute each convolution's weight once, for good: the state dict changes its names."""
+        for module in list(self.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+
+    @torch.no_grad()
+    def forward(
+        self,
+        mel: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """mel [B, T, 80] -> audio [B, L], with noise in the published order. See `Vocoder`."""
+        samples = mel.shape[1] * self.samples_per_frame
+        noise = self.m_source.draw_noise(len(mel), samples, generator)
+        return self.decode(mel, self.source(mel, noise, lengths), lengths)
+
+    @torch.no_grad()
+    def source(
+        self,
+        mel: Tensor,
+        noise: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        earlier: Tensor | None = None,
+        earlier_samples: Tensor | None = None,
+    ) -> Tensor:
+        """The excitation of a mel, [B, L]; to be kept when the mel is to grow.
+
+        Args:
+            mel: [B, T, 80].
+            noise: of `Source.draw_noise`, [B, L, harmonics + 1].
+            lengths: frames of each row, [B].
+            earlier: the source of an earlier, shorter mel, continued without a jump of the phase:
+                [B, at most L].
+            earlier_samples: how much of it to take, [B]; by default all.
+        """
+        mask = end_mask(lengths, mel.shape[1])
+        source = self.m_source(self.f0_predictor(mel.transpose(1, 2), mask), noise)
+        if earlier is not None:
+            earlier_mask = end_mask(earlier_samples, source.shape[1])
+            if earlier_mask is None:
+                return torch.cat((earlier, source[:, earlier.shape[1] :]), dim=1)
+            earlier = F.pad(earlier, (0, source.shape[1] - earlier.shape[1]))
+            source = torch.where(earlier_mask[:, 0], earlier, source)
+        return source
+
+    @torch.no_grad()
+    def decode(self, mel: Tensor, source: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """mel [B, T, 80] and source [B, L] -> audio [B, L]."""
+        config = self.config
+        samples = None if lengths is None else lengths * self.samples_per_frame
+        spectrum = self.fourier(source, samples)  # [B, 18, M]
+        x = self.conv_pre(masked(mel.transpose(1, 2), end_mask(lengths, mel.shape[1])))
+        for stage in range(len(self.ups)):
+            x, lengths = self._stage(stage, x, spectrum, lengths)
+        x = self.conv_post(F.leaky_relu(x, LAST_LEAKY_SLOPE))
+        logarithm, angle = x.split(config.fft_samples // 2 + 1, dim=1)
+        magnitude = logarithm.exp().clamp(max=config.magnitude_limit)
+        phase = angle.sin()
+        spectrum = torch.cat((magnitude * phase.cos(), magnitude * phase.sin()), dim=1)
+        audio = self.fourier.inverse(spectrum, samples)
+        return audio.clamp(-config.audio_limit, config.audio_limit)
+
+    def _stage(
+        self, stage: int, x: Tensor, spectrum: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Lengthen x [B, C, size] to [B, C / 2, rate * size], join the source, and refine."""
+        config = self.config
+        rate = config.upsample_rates[stage]
+        x = masked(x, end_mask(lengths, x.shape[2]))
+        x = self.ups[stage](F.leaky_relu(x, config.leaky_slope))
+        lengths = None if lengths is None else lengths * rate
+        if stage == len(self.ups) - 1:
+            x = F.pad(x, (1, 0), mode="reflect")  # to the STFT's one frame more
+            lengths = None if lengths is None else lengths + 1
+        mask = end_mask(lengths, x.shape[2])
+        injected = masked(self.source_downs[stage](spectrum), mask)
+        x = masked(x, mask) + self.source_resblocks[stage](injected, mask)
+        first = stage * len(config.resblock_kernels)
+        blocks = cast(list[ResBlock], list(self.resblocks))
+        refined = [block(x, mask) for block in blocks[first : first + len(config.resblock_kernels)]]
+        return sum(refined[1:], refined[0]) / len(refined), lengths
+
+
+def _source_down(channels: int, outputs: int, rate: int) -> nn.Conv1d:
+    """From the STFT's rate down to a stage's."""
+    if rate == 1:
+        return nn.Conv1d(channels, outputs, 1)
+    return nn.Conv1d(channels, outputs, 2 * rate, rate, padding=rate // 2)

@@ -1,0 +1,83 @@
+"""Vocos2D, the 32 kHz vocoder: a TorchScript graph, called as the published code calls it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from os import PathLike
+from typing import Final
+
+import torch
+from torch import Tensor
+
+MEL_OFFSET: Final = -math.log(2560)
+"""The graph was trained on mels of a normalised STFT of 2560 samples, the flow was not."""
+
+
+class VocosError(ValueError):
+    """The graph is not the 32 kHz vocoder that it is taken for."""
+
+
+class Vocos2D:
+    """The graph behind the interface `Vocoder`.
+
+    What happens inside is not known, so rows of different lengths are not padded: those of one
+    length run together, one length after the other.
+    """
+
+    sample_rate_hz: Final = 32_000
+    samples_per_frame: Final = 640
+    mel_bins: Final = 80
+
+    def __init__(self, graph: torch.jit.ScriptModule) -> None:
+        self.graph = graph.eval()
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], device: torch.device | str = "cpu") -> Vocos2D:
+        """From `vocos2d/generator_jit.ckpt`; one second is synthesised as a check.
+
+        Raises:
+            VocosError: the file is no TorchScript, or its audio has not 640 samples per frame.
+        """
+        try:
+            graph = torch.jit.load(path, map_location=device)
+        except RuntimeError as error:
+            raise VocosError(f"{path} is not a TorchScript file: {error}") from error
+        vocoder = cls(graph)
+        try:
+            vocoder(torch.zeros(1, 50, cls.mel_bins, device=device))
+        except RuntimeError as error:
+            raise VocosError(f"{path} does not take a mel of [1, 50, 80]: {error}") from error
+        return vocoder
+
+    @torch.no_grad()
+    def __call__(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """mel [B, T, 80] -> audio [B, 640 T]. See `Vocoder`; lengths are best on the CPU."""
+        if mel.dim() != 3 or mel.shape[2] != self.mel_bins:
+            raise ValueError(f"mel is {list(mel.shape)}, not [rows, frames, {self.mel_bins}]")
+        if lengths is None:
+            return self._same_length(mel)
+        audio = mel.new_zeros(len(mel), mel.shape[1] * self.samples_per_frame)
+        rows_by_length: defaultdict[int, list[int]] = defaultdict(list)
+        for row, length in enumerate(lengths.tolist()):
+            rows_by_length[length].append(row)
+        for length, rows in rows_by_length.items():
+            part = self._same_length(mel[rows, :length])
+            audio[rows, : part.shape[1]] = part
+        return audio
+
+    def _same_length(self, mel: Tensor) -> Tensor:
+        frames = mel.shape[1]
+        if frames == 1:
+            mel = mel.repeat(1, 2, 1)
+        audio = self.graph(mel + MEL_OFFSET)
+        self._check(audio, mel)
+        return audio[:, : frames * self.samples_per_frame]
+
+    def _check(self, audio: Tensor, mel: Tensor) -> None:
+        wanted = [len(mel), mel.shape[1] * self.samples_per_frame]
+        if list(audio.shape) != wanted:
+            raise VocosError(
+                f"of a mel of {list(mel.shape)} the graph makes {list(audio.shape)}, and at "
+                f"{self.sample_rate_hz} Hz it is {wanted}"
+            )
