@@ -265,6 +265,9 @@ class _Prefixes:
             self._known.move_to_end(ids)
         return self._known.get(ids)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def put(self, ids: tuple[int, ...], saved: tuple[Tensor, Tensor]) -> None:
         self._known[ids] = saved
         self._bytes += _bytes(saved)
