@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ CONVOLUTION_STRIDE: Final = 2
 
 _QUANTISED_ROWS: Final = 256
 """Positions whose distances to all codes are held at once: 32 MiB with 32,768 codes."""
+
+_T = TypeVar("_T")
 
 _TRAINING_ONLY: Final = ("layer_norm.", "embed_positions2.", "ema_count", "ema_weight")
 
@@ -265,17 +267,14 @@ class SpeechTokenizer(nn.Module):
         return seen.expand(-1, -1, positions, -1)
 
 
-def inference_weights(
-    weights: Mapping[str, Tensor], config: SpeechTokenizerConfig
-) -> dict[str, Tensor]:
-    """Of a checkpoint's tensors those that a `SpeechTokenizer` has, by its names.
+def inference_weights(weights: Mapping[str, _T], config: SpeechTokenizerConfig) -> dict[str, _T]:
+    """Of a checkpoint's tensors, or of what is known of each, those that a `SpeechTokenizer` has.
 
-    The rest is Whisper's decoder, layers above the quantiser, and what only training needed.
+    By its names. The rest is Whisper's decoder, layers above the quantiser, and what only training
+    needed.
     """
     inner = {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in weights.items()
-        if name.startswith(PREFIX)
+        name.removeprefix(PREFIX): it for name, it in weights.items() if name.startswith(PREFIX)
     }
     return {name: it for name, it in inner.items() if not _is_left_out(name, config.layers)}
 
