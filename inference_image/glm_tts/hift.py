@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from itertools import pairwise
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,7 @@ def end_mask(lengths: Tensor | None, size: int) -> Tensor | None:
     return torch.arange(size, device=lengths.device)[None, None] < lengths[:, None, None]
 
 
-def _same_conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
+def _same_conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Module:
     padding = dilation * (kernel - 1) // 2
     return weight_norm(nn.Conv1d(inputs, outputs, kernel, padding=padding, dilation=dilation))
 
@@ -118,13 +119,15 @@ class Source(nn.Module):
     def draw_noise(
         self, rows: int, samples: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """[B, L, harmonics + 1], drawn in the order in which the published code draws."""
-        weight = self.l_linear.weight
-        sines = self.config.harmonics + 1
-        like = {"generator": generator, "device": weight.device, "dtype": torch.float32}
-        torch.rand(rows, sines, **like)  # initial phases
-        noise = torch.randn(rows, samples, sines, **like)
-        torch.randn(rows, samples, 1, **like)  # a noise branch that nothing uses
+        """[B, L, harmonics + 1], drawn in the order in which the published code draws.
+
+        There the noise takes the memory order of the sines, which is one harmonic after the other.
+        """
+        device, sines = self.l_linear.weight.device, self.config.harmonics + 1
+        torch.rand(rows, sines, generator=generator, device=device)  # initial phases
+        noise = torch.empty(rows, sines, samples, device=device).transpose(1, 2)
+        noise.normal_(generator=generator)
+        torch.randn(rows, samples, 1, generator=generator, device=device)  # a branch not used
         return noise
 
     def forward(self, hertz: Tensor, noise: Tensor) -> Tensor:
@@ -151,10 +154,18 @@ class Snake(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels))
+        self.folded: Tensor | None
+        self.register_buffer("folded", None, persistent=False)
+
+    def fold(self) -> None:
+        self.folded = self._reciprocal()
 
     def forward(self, x: Tensor) -> Tensor:
-        alpha = self.alpha[:, None]
-        return torch.addcmul(x, (x * alpha).sin_().square_(), 1 / (alpha + SNAKE_EPS))
+        reciprocal = self._reciprocal() if self.folded is None else self.folded
+        return torch.addcmul(x, (x * self.alpha[:, None]).sin_().square_(), reciprocal)
+
+    def _reciprocal(self) -> Tensor:
+        return 1 / (self.alpha + SNAKE_EPS)[:, None]  # [C, 1]
 
 
 class ResBlock(nn.Module):
@@ -211,8 +222,8 @@ class ShortTimeFourier(nn.Module):
             audio = F.pad(audio[:, None], (self.size // 2, self.size // 2), mode="reflect")
             return F.conv1d(audio, basis, stride=self.hop)
         size = audio.shape[1]
-        audio = F.pad(_reflected(audio, lengths, self.size // 2)[:, None], (0, 0))
-        spectrum = F.conv1d(audio, basis, stride=self.hop)
+        audio = _reflected(audio, lengths, self.size // 2)
+        spectrum = F.conv1d(audio[:, None], basis, stride=self.hop)
         return masked(spectrum, end_mask(lengths // self.hop + 1, size // self.hop + 1))
 
     def inverse(self, spectrum: Tensor, lengths: Tensor | None) -> Tensor:
@@ -221,12 +232,12 @@ class ShortTimeFourier(nn.Module):
         ones = spectrum.new_ones(1, 1, spectrum.shape[2]) if mask is None else mask.float()
         audio = self._overlap_add(masked(spectrum, mask), self.get_buffer("inverse_basis"))
         envelope = self._overlap_add(ones, self.get_buffer("squared_window"))
-        # Beyond a row's end both are zero.
-        return audio / envelope.clamp_min(1e-8)
+        audio = audio / envelope.clamp_min(1e-8)  # zero beyond a row's end
+        return masked(audio, end_mask(lengths, audio.shape[2])).squeeze(1)
 
     def _overlap_add(self, frames: Tensor, basis: Tensor) -> Tensor:
         padding = self.size // 2
-        return F.conv_transpose1d(frames, basis, stride=self.hop, padding=padding).squeeze(1)
+        return F.conv_transpose1d(frames, basis, stride=self.hop, padding=padding)
 
 
 def _reflected(audio: Tensor, lengths: Tensor, padding: int) -> Tensor:
@@ -250,7 +261,7 @@ class HiFT(nn.Module):
         self.ups = nn.ModuleList(
             weight_norm(nn.ConvTranspose1d(*pair, kernel, rate, padding=(kernel - rate) // 2))
             for pair, kernel, rate in zip(
-                zip(halves, halves[1:], strict=False),
+                pairwise(halves),
                 config.upsample_kernels,
                 config.upsample_rates,
                 strict=True,
@@ -280,11 +291,14 @@ class HiFT(nn.Module):
     def samples_per_frame(self) -> int:
         return self.config.samples_per_frame
 
-    def fold_weight_norm(self) -> None:
-        """Compute each convolution's weight once, for good: the state dict changes its names."""
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Compute what follows from weights alone, for good: the state dict changes its names."""
         for module in list(self.modules()):
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight")
+            if isinstance(module, Snake):
+                module.fold()
 
     @torch.no_grad()
     def forward(
@@ -361,10 +375,12 @@ class HiFT(nn.Module):
         mask = end_mask(lengths, x.shape[2])
         injected = masked(self.source_downs[stage](spectrum), mask)
         x = masked(x, mask) + self.source_resblocks[stage](injected, mask)
-        first = stage * len(config.resblock_kernels)
-        blocks = cast(list[ResBlock], list(self.resblocks))
-        refined = [block(x, mask) for block in blocks[first : first + len(config.resblock_kernels)]]
-        return sum(refined[1:], refined[0]) / len(refined), lengths
+        kernels = len(config.resblock_kernels)
+        first, *others = self.resblocks[stage * kernels : (stage + 1) * kernels]
+        total = first(x, mask)
+        for block in others:
+            total = total + block(x, mask)
+        return total / kernels, lengths
 
 
 def _source_down(channels: int, outputs: int, rate: int) -> nn.Conv1d:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from os import PathLike
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MEL_OFFSET: Final = -math.log(2560)
@@ -25,9 +27,9 @@ class Vocos2D:
     length run together, one length after the other.
     """
 
-    sample_rate_hz: Final = 32_000
-    samples_per_frame: Final = 640
-    mel_bins: Final = 80
+    sample_rate_hz: int = 32_000
+    samples_per_frame: int = 640
+    mel_bins: int = 80
 
     def __init__(self, graph: torch.jit.ScriptModule) -> None:
         self.graph = graph.eval()
@@ -37,10 +39,14 @@ class Vocos2D:
         """From `vocos2d/generator_jit.ckpt`; one second is synthesised as a check.
 
         Raises:
-            VocosError: the file is no TorchScript, or its audio has not 640 samples per frame.
+            VocosError: the file is no TorchScript, or its audio has not 640 samples per frame, give
+            or take the last one.
         """
         try:
-            graph = torch.jit.load(path, map_location=device)
+            with warnings.catch_warnings():
+                # Deprecated by torch, and the only form in which this vocoder is published.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                graph = torch.jit.load(path, map_location=device)
         except RuntimeError as error:
             raise VocosError(f"{path} is not a TorchScript file: {error}") from error
         vocoder = cls(graph)
@@ -71,13 +77,16 @@ class Vocos2D:
         if frames == 1:
             mel = mel.repeat(1, 2, 1)
         audio = self.graph(mel + MEL_OFFSET)
-        self._check(audio, mel)
-        return audio[:, : frames * self.samples_per_frame]
+        missing = self._missing_samples(audio, mel)
+        return F.pad(audio, (0, missing))[:, : frames * self.samples_per_frame]
 
-    def _check(self, audio: Tensor, mel: Tensor) -> None:
-        wanted = [len(mel), mel.shape[1] * self.samples_per_frame]
-        if list(audio.shape) != wanted:
+    def _missing_samples(self, audio: Tensor, mel: Tensor) -> int:
+        """None, or a frame: inverse STFTs with centred frames make one frame less."""
+        rows, frames, _ = mel.shape
+        missing = frames * self.samples_per_frame - audio.shape[-1]
+        if audio.dim() != 2 or len(audio) != rows or missing not in (0, self.samples_per_frame):
             raise VocosError(
-                f"of a mel of {list(mel.shape)} the graph makes {list(audio.shape)}, and at "
-                f"{self.sample_rate_hz} Hz it is {wanted}"
+                f"of a mel of {list(mel.shape)} the graph makes audio of {list(audio.shape)}, and "
+                f"at {self.sample_rate_hz} Hz it is [{rows}, {frames * self.samples_per_frame}]"
             )
+        return missing
