@@ -452,8 +452,23 @@ def load_module(
     if faults:
         raise CheckpointError(faults)
     state = {name: _converted(weights[name], dtype) for name in expected}
+    shared = _shared_parameters(module)
     module.load_state_dict(state, strict=True, assign=True)
+    for name, others in shared.items():
+        for other in others:  # or each would be moved to the GPU by itself
+            owner, _, attribute = other.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, module.get_parameter(name))
     return module.eval().requires_grad_(False)
+
+
+def _shared_parameters(module: nn.Module) -> dict[str, list[str]]:
+    """Names of parameters that are one and the same, by the first of them."""
+    first: dict[int, str] = {}
+    shared: dict[str, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            shared.setdefault(first[id(parameter)], []).append(name)
+    return shared
 
 
 class _WithoutInitialisation(TorchFunctionMode):

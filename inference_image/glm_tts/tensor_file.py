@@ -85,7 +85,7 @@ def read_header(path: Path) -> Header:
         content = file.read(length)
     try:
         fields = json.loads(content)
-        metadata = fields.pop("__metadata__", {})
+        metadata = {str(name): str(it) for name, it in fields.pop("__metadata__", {}).items()}
         entries = [_entry(name, field, 8 + length) for name, field in fields.items()]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TensorFileError(f"{path}: its header is damaged ({error!r})") from error
