@@ -24,9 +24,6 @@ from torch import Tensor, nn
 EPS: Final = 1e-6
 ROTARY_BASE: Final = 10_000.0
 
-Rope = tuple[Tensor, Tensor]
-"""Cosine and sine of the rotary angles, each [T, head_dim / 2]."""
-
 
 @dataclass(frozen=True)
 class DiTConfig:
@@ -255,7 +252,7 @@ class Attention(nn.Module):
         self.to_qkv = fused
         del self.to_q, self.to_k, self.to_v
 
-    def forward(self, x: Tensor, rope: Rope, attention_mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor, attention_mask: Tensor | None) -> Tensor:
         # [B, T, 3, heads, head_dim]
         qkv = self._project(x.to(self.dtype)).unflatten(-1, (3, self.heads, self.head_dim))
         qkv[:, :, :2, 0] = rotated(qkv[:, :, :2, 0], rope)
@@ -273,12 +270,10 @@ class Attention(nn.Module):
         return torch.cat((self.to_q(x), self.to_k(x), self.to_v(x)), dim=-1)
 
 
-def rotated(x: Tensor, rope: Rope) -> Tensor:
+def rotated(x: Tensor, rope: Tensor) -> Tensor:
     """Turn neighbouring channels of x [B, T, 2, head_dim], pair by pair, by the frame's angles."""
-    cos, sin = (table[:, None] for table in rope)  # [T, 1, head_dim / 2]
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    pairs = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
-    return pairs.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [B, T, 2, head_dim / 2]
+    return torch.view_as_real(pairs * rope[:, None]).flatten(-2)
 
 
 class FeedForward(nn.Module):
@@ -307,16 +302,20 @@ class Block(nn.Module):
         self.ff = FeedForward(config)
 
     def forward(
-        self, x: Tensor, modulation: Tensor, rope: Rope, attention_mask: Tensor | None
+        self, x: Tensor, modulation: Tensor, rope: Tensor, attention_mask: Tensor | None
     ) -> Tensor:
         """x [B, T, D], modulation [B, 6, D] -> [B, T, D]."""
         shift, gain, gate, ff_shift, ff_gain, ff_gate = modulation.unsqueeze(2).unbind(1)
-        x = x + gate * self.attn(modulated_norm(x, gain, shift), rope, attention_mask)
-        return x + ff_gate * self.ff(modulated_norm(x, ff_gain, ff_shift))
+        attended = self.attn(modulated_norm(x, gain, shift), rope, attention_mask)
+        x = torch.addcmul(x, gate, attended)
+        return torch.addcmul(x, ff_gate, self.ff(modulated_norm(x, ff_gain, ff_shift)))
 
 
 class Rotary(nn.Module):
-    """Rotary angles. The rates are in the checkpoint, so they are read from there."""
+    """Rotary angles as complex numbers on the unit circle, [T, head_dim / 2].
+
+    Their rates are in the checkpoint, so they are read from there.
+    """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -324,10 +323,10 @@ class Rotary(nn.Module):
         self.inv_freq: Tensor
         self.register_buffer("inv_freq", 1.0 / (ROTARY_BASE ** (steps / config.head_dim)))
 
-    def forward(self, frames: int) -> Rope:
+    def forward(self, frames: int) -> Tensor:
         positions = torch.arange(frames, device=self.inv_freq.device, dtype=torch.float32)
         angles = torch.outer(positions, self.inv_freq.float())  # [T, head_dim / 2]
-        return angles.cos(), angles.sin()
+        return torch.polar(torch.ones_like(angles), angles)
 
 
 class DiT(nn.Module):
@@ -391,7 +390,7 @@ class DiT(nn.Module):
         fixed: Tensor,
         block_modulations: Tensor,
         out_modulation: Tensor,
-        rope: Rope,
+        rope: Tensor,
         *,
         frame_mask: Tensor | None = None,
         attention_mask: Tensor | None = None,

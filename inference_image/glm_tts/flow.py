@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glm_tts.dit import DiT, DiTConfig, Modulations, Rope, nearest_ids
+from glm_tts.dit import DiT, DiTConfig, Modulations, nearest_ids
 
 _FIXED: Final[Mapping[str, object]] = {
     "spkr_emb_adaLN": True,
@@ -129,6 +129,8 @@ class FlowItem:
     earlier: EarlierPass | None = None
     modulations: Modulations | None = None
     """Of `Flow.modulations(speaker)`, if they were kept: the same for all of a voice."""
+    attention_mask: Tensor | None = None
+    """True where a frame may see another one, [T, T], such as a `block_mask`; by default all."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,12 @@ class FlowBatch:
     """[2 B, T, D]."""
     modulations: Modulations
     """Of 2 B rows."""
-    rope: Rope
+    rope: Tensor
+    """[T, head_dim / 2], complex."""
     frame_mask: Tensor | None
     """1 at frames, 0 beyond an end, [2 B, T, 1]; None where all sequences have T frames."""
     attention_mask: Tensor | None
-    """0 or -inf, to add to the logits, [2 B or 1, 1, T or 1, T]; None where all sees all."""
+    """0 or -inf, to add to the logits, [2 B, 1, T or 1, T]; None where all sees all."""
     earlier: Tensor | None
     """[steps, B, T, 80]; None where no sequence has an earlier pass."""
     overridden: Tensor | None
@@ -172,7 +175,7 @@ class FlowBatch:
     def tensors(self) -> list[Tensor]:
         """Those that it has, in a fixed order."""
         values = [getattr(self, entry.name) for entry in fields(self)]
-        flat = [self.modulations.blocks, self.modulations.out, *self.rope, *values]
+        flat = [self.modulations.blocks, self.modulations.out, *values]
         return [value for value in flat if isinstance(value, Tensor)]
 
 
@@ -240,60 +243,41 @@ class Flow(nn.Module):
         return self._modulations(F.normalize(speaker[None].float(), dim=1))
 
     @torch.no_grad()
-    def sample_exact(self, item: FlowItem, attention_mask: Tensor | None = None) -> FlowResult:
-        """Sample one sequence as the published code does; `attention_mask` as `block_mask`."""
+    def sample_exact(self, item: FlowItem) -> FlowResult:
+        """Sample one sequence as the published code does."""
         frames = self._checked_frames(item)
-        x = item.noise[None]
+        ids, x = item.speech_ids, item.noise[None]
         prompt = self._prompt(item, frames)[None]
         speaker = F.normalize(item.speaker[None], dim=1)
         taken = []
         for step, (time, length) in enumerate(self.steps):
             if item.earlier is not None:
-                kept = self._overridden_frames(item, frames)
-                x = torch.cat((item.earlier.x[step, :kept][None], x[:, kept:]), dim=1)
+                end = self._overridden_frames(item, frames)
+                x = torch.cat((item.earlier.x[step, :end][None], x[:, end:]), dim=1)
             taken.append(x)
             now = torch.tensor([time], device=x.device)
-            conditional = self.estimator(x, prompt, item.speech_ids, now, speaker, attention_mask)
-            unconditional = self.estimator(
-                x,
-                torch.zeros_like(prompt),
-                item.speech_ids,
-                now,
-                torch.zeros_like(speaker),
-                attention_mask,
-            )
-            x = x + length * self._guided(conditional, unconditional)
+            velocities = [
+                self.estimator(x, kept * prompt, ids, now, kept * speaker, item.attention_mask)
+                for kept in (1, 0)
+            ]
+            x = x + length * self._guided(*velocities)
         return FlowResult(x[0, len(item.prompt_mel) :], torch.cat(taken))
 
-    def sample(
-        self,
-        items: Sequence[FlowItem],
-        *,
-        frames: int | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> list[FlowResult]:
-        """Sample many sequences at once.
+    def sample(self, items: Sequence[FlowItem], *, frames: int | None = None) -> list[FlowResult]:
+        """Sample one or more sequences at once.
 
         Args:
             items: at least one.
             frames: the length they are padded to; by default, that of the longest.
-            attention_mask: of the padded length, as `block_mask`, the same for all.
         """
-        batch = self.prepare(items, frames=frames, attention_mask=attention_mask)
-        return self.results(items, *self.integrate(batch))
+        return self.results(items, *self.integrate(self.prepare(items, frames=frames)))
 
     @torch.no_grad()
-    def prepare(
-        self,
-        items: Sequence[FlowItem],
-        *,
-        frames: int | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> FlowBatch:
+    def prepare(self, items: Sequence[FlowItem], *, frames: int | None = None) -> FlowBatch:
         """All that can be known before the first step.
 
         With `frames` given, the batch has every tensor that any batch can have, so that batches of
-        as many items and frames differ in content alone (all with an attention mask, or none).
+        as many items and frames differ in content alone (all with attention masks, or none).
         """
         lengths = [self._checked_frames(item) for item in items]
         size = frames if frames is not None else max(lengths)
@@ -309,7 +293,7 @@ class Flow(nn.Module):
             modulations=self._both_modulations(items),
             rope=self.estimator.rotary_embed(size),
             frame_mask=None if mask is None else mask.repeat(2, 1, 1),
-            attention_mask=self._attention_mask(mask, attention_mask),
+            attention_mask=self._attention_mask(mask, items, size),
             earlier=earlier,
             overridden=overridden,
         )
@@ -392,10 +376,7 @@ class Flow(nn.Module):
         )
 
     def _both_modulations(self, items: Sequence[FlowItem]) -> Modulations:
-        conditional = [
-            self.modulations(item.speaker) if item.modulations is None else item.modulations
-            for item in items
-        ]
+        conditional = [item.modulations or self.modulations(item.speaker) for item in items]
         unconditional = self._unconditional or self._modulations_without_speaker()
         return Modulations.concatenate([*conditional, *[unconditional] * len(items)])
 
@@ -414,18 +395,24 @@ class Flow(nn.Module):
         ends = torch.tensor(lengths, device=weight.device)
         return (positions[None, :, None] < ends[:, None, None]).to(weight.dtype)
 
-    def _attention_mask(self, mask: Tensor | None, visible: Tensor | None) -> Tensor | None:
-        """Where the estimator may look, as a number to add: [2 B or 1, 1, T or 1, T]."""
-        if mask is None and visible is None:
+    def _attention_mask(
+        self, mask: Tensor | None, items: Sequence[FlowItem], size: int
+    ) -> Tensor | None:
+        """Where the estimator may look, as a number to add: [2 B, 1, T or 1, T]."""
+        own = [item.attention_mask is not None for item in items]
+        if mask is None and not any(own):
             return None
-        device = self.estimator.proj_out.weight.device
-        allowed = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-        if mask is not None:
-            allowed = allowed & mask.bool().transpose(1, 2).repeat(2, 1, 1)[:, None]  # keys
-        if visible is not None:
-            allowed = allowed & visible.to(device)
-        hidden = torch.zeros(allowed.shape, dtype=self.estimator.matmul_dtype, device=device)
-        return hidden.masked_fill_(~allowed, -math.inf)
+        weight = self.estimator.proj_out.weight
+        ones = weight.new_ones(len(items), size, 1) if mask is None else mask
+        allowed = ones.bool().transpose(1, 2)  # [B, 1, T] of keys
+        if any(own):
+            allowed = allowed.repeat(1, size, 1)
+            for row, item in enumerate(items):
+                if item.attention_mask is not None:
+                    length = len(item.attention_mask)
+                    allowed[row, :length, :length] &= item.attention_mask.to(weight.device)
+        added = torch.zeros_like(allowed, dtype=self.estimator.matmul_dtype)
+        return added.masked_fill_(~allowed, -math.inf)[:, None].repeat(2, 1, 1, 1)
 
     def _earlier(
         self, items: Sequence[FlowItem], lengths: Sequence[int], size: int

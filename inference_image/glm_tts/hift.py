@@ -197,47 +197,56 @@ class ShortTimeFourier(nn.Module):
     def __init__(self, config: HiFTConfig) -> None:
         super().__init__()
         self.size, self.hop = config.fft_samples, config.fft_hop_samples
-        window = torch.hann_window(self.size, dtype=torch.float64, device="cpu")
-        bins = torch.arange(self.size // 2 + 1, device="cpu")
-        samples = torch.arange(self.size, device="cpu")
-        # k n modulo the size: so that sines of whole turns are zero and not nearly.
-        turns = (bins[:, None] * samples) % self.size * (2 * math.pi / self.size)
-        weights = torch.full((len(bins), 1), 2 / self.size, dtype=torch.float64, device="cpu")
-        weights[0] = weights[-1] = 1 / self.size
-        sines = turns.sin()
-        sines[0] = sines[-1] = 0
-        forward = torch.cat((turns.cos(), -sines)) * window
-        inverse = torch.cat((turns.cos() * weights, -sines * weights)) * window
-        self._buffer("forward_basis", forward[:, None])  # [18, 1, 16]
-        self._buffer("inverse_basis", inverse[:, None])
-        self._buffer("squared_window", window.square()[None, None])
-
-    def _buffer(self, name: str, value: Tensor) -> None:
-        self.register_buffer(name, value.float(), persistent=False)
+        forward, inverse, window = _fourier_bases(self.size)
+        self.forward_basis: Tensor
+        self.inverse_basis: Tensor
+        self.squared_window: Tensor
+        self.register_buffer("forward_basis", forward[:, None], persistent=False)  # [18, 1, 16]
+        self.register_buffer("inverse_basis", inverse[:, None], persistent=False)
+        self.register_buffer("squared_window", window.square()[None, None], persistent=False)
 
     def forward(self, audio: Tensor, lengths: Tensor | None) -> Tensor:
         """[B, L] -> real parts, then imaginary ones, [B, 18, L / hop + 1]; ends are reflected."""
-        basis = self.get_buffer("forward_basis")
         if lengths is None:
             audio = F.pad(audio[:, None], (self.size // 2, self.size // 2), mode="reflect")
-            return F.conv1d(audio, basis, stride=self.hop)
+            return F.conv1d(audio, self.forward_basis, stride=self.hop)
         size = audio.shape[1]
         audio = _reflected(audio, lengths, self.size // 2)
-        spectrum = F.conv1d(audio[:, None], basis, stride=self.hop)
+        spectrum = F.conv1d(audio[:, None], self.forward_basis, stride=self.hop)
         return masked(spectrum, end_mask(lengths // self.hop + 1, size // self.hop + 1))
 
     def inverse(self, spectrum: Tensor, lengths: Tensor | None) -> Tensor:
         """[B, 18, M] -> [B, (M - 1) hop], by overlapping, adding and dividing by the window."""
         mask = end_mask(None if lengths is None else lengths // self.hop + 1, spectrum.shape[2])
         ones = spectrum.new_ones(1, 1, spectrum.shape[2]) if mask is None else mask.float()
-        audio = self._overlap_add(masked(spectrum, mask), self.get_buffer("inverse_basis"))
-        envelope = self._overlap_add(ones, self.get_buffer("squared_window"))
+        audio = self._overlap_add(masked(spectrum, mask), self.inverse_basis)
+        envelope = self._overlap_add(ones, self.squared_window)
         audio = audio / envelope.clamp_min(1e-8)  # zero beyond a row's end
         return masked(audio, end_mask(lengths, audio.shape[2])).squeeze(1)
 
     def _overlap_add(self, frames: Tensor, basis: Tensor) -> Tensor:
         padding = self.size // 2
         return F.conv_transpose1d(frames, basis, stride=self.hop, padding=padding)
+
+
+def _fourier_bases(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Bases [size + 2, size] of the windowed Fourier transform and of its inverse; the window."""
+    default = torch.get_default_device()
+    # They are in no checkpoint, so a model that is first built without weights needs them still.
+    device = torch.device("cpu") if default.type == "meta" else default
+    window = torch.hann_window(size, dtype=torch.float64, device=device)
+    bins = torch.arange(size // 2 + 1, device=device)
+    # Modulo the size, so that sines of whole turns are zero and not nearly zero.
+    turns = bins[:, None] * torch.arange(size, device=device) % size
+    angles = turns.double() * (2 * math.pi / size)
+    cosines, sines = angles.cos(), -angles.sin()
+    # Real audio has each bin twice, but for the first and the last, which have no sine.
+    sines[[0, -1]] = 0
+    weights = torch.full((len(bins), 1), 2 / size, dtype=torch.float64, device=device)
+    weights[[0, -1]] = 1 / size
+    forward = torch.cat((cosines, sines)) * window
+    inverse = torch.cat((cosines * weights, sines * weights)) * window
+    return forward.float(), inverse.float(), window.float()
 
 
 def _reflected(audio: Tensor, lengths: Tensor, padding: int) -> Tensor:

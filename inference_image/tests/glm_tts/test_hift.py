@@ -121,6 +121,14 @@ def test_the_norm_of_a_weight_is_over_all_but_its_first_dimension() -> None:
     assert weight.shape[0] == SMALL.channels
 
 
+def test_a_model_built_without_weights_works_once_they_are_assigned() -> None:
+    with torch.device("meta"):
+        model = HiFT(SMALL)
+    model.load_state_dict(STATE, strict=True, assign=True)
+    mel, source = mel_of(2), 0.3 * random(1, SCALE * 2)
+    assert torch.equal(model.decode(mel, source), MODEL.decode(mel, source))
+
+
 def test_snake_adds_a_squared_sine_over_alpha() -> None:
     snake = Snake(5)
     snake.alpha.data = random(5).abs() + 0.2
