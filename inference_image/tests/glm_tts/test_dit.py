@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from glm_tts.dit import (
     Attention,
@@ -59,6 +61,27 @@ def random(*shape: int, seed: int = 1) -> torch.Tensor:
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = TOLERANCE) -> bool:
     return a.shape == b.shape and bool(((a - b).abs() <= tolerance).all())
+
+
+class Operations(TorchDispatchMode):
+    """Records what torch is asked to do, with the shapes of tensors."""
+
+    SYNCHRONISING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, list[torch.Size]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        shapes = [value.shape for value in args if isinstance(value, torch.Tensor)]
+        self.seen.append((str(func), shapes))
+        return func(*args, **(kwargs or {}))
+
+    def waits(self) -> list[str]:
+        """Operations for which the host would wait for a device."""
+        return [name for name, _ in self.seen if any(it in name for it in self.SYNCHRONISING)]
 
 
 def specified_shapes() -> dict[str, tuple[int, ...]]:

@@ -22,7 +22,7 @@ from glm_tts.flow import (
     time_grid,
 )
 from inference_image.tests.glm_tts import literal_flow
-from inference_image.tests.glm_tts.test_dit import SMALL, close, random, randomise
+from inference_image.tests.glm_tts.test_dit import SMALL, Operations, close, random, randomise
 
 CONFIG = FlowConfig(estimator=SMALL)
 LITERAL_SIZES = {"heads": SMALL.heads, "groups": SMALL.position_groups}
@@ -320,6 +320,22 @@ def test_batches_of_one_size_differ_in_content_only() -> None:
     results = FUSED.results(other_items, *FUSED.integrate(one))
     for result, expected in zip(results, FUSED.sample(other_items), strict=True):
         assert same(result, expected)
+
+
+def test_integrating_takes_the_same_operations_for_any_lengths_and_never_waits() -> None:
+    seen = []
+    earlier = EarlierPass(random(10, 30, 80), 12)
+    for items in (
+        [make_item(16, 6), make_item(9, 0, seed=10)],
+        [replace(make_item(20, 11, seed=20), earlier=earlier), make_item(1, 1, seed=30)],
+    ):
+        batch = FUSED.prepare(items, frames=40)
+        with Operations() as operations:
+            FUSED.integrate(batch)
+        assert operations.waits() == []
+        seen.append(operations.seen)
+    assert len(seen[0]) > 100
+    assert seen[0] == seen[1]
 
 
 def test_a_batch_of_equal_lengths_needs_no_mask() -> None:

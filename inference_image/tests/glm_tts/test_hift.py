@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from glm_tts.hift import HiFT, HiFTConfig, ResBlock, ShortTimeFourier, Snake
 from glm_tts.vocoder import Vocoder
 from inference_image.tests.glm_tts import literal_hift
-from inference_image.tests.glm_tts.test_dit import close, random
+from inference_image.tests.glm_tts.test_dit import Operations, close, random
 
 SMALL = HiFTConfig(channels=32, pitch_channels=16)
 TOLERANCE = 1e-5
@@ -292,6 +292,19 @@ def test_a_batch_without_lengths_would_change_the_shorter_row() -> None:
     alone = FOLDED.decode(mel[:, :5], source[:, : SCALE * 5])
     unmasked = FOLDED.decode(mel, source)[:, : SCALE * 5]
     assert not close(unmasked, alone, 1e-2)
+
+
+def test_vocoding_takes_the_same_operations_for_any_lengths_and_never_waits() -> None:
+    mel, noise = random(2, 5, 80), random(2, SCALE * 5, 9)
+    seen = []
+    for lengths in (torch.tensor([5, 2]), torch.tensor([1, 4])):
+        with Operations() as operations:
+            earlier = {"earlier": noise[..., 0], "earlier_samples": lengths}
+            FOLDED.decode(mel, FOLDED.source(mel, noise, lengths, **earlier), lengths)
+        assert operations.waits() == []
+        seen.append(operations.seen)
+    assert len(seen[0]) > 100
+    assert seen[0] == seen[1]
 
 
 def test_an_earlier_source_is_continued_without_a_jump() -> None:
