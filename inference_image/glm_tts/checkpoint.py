@@ -26,6 +26,7 @@ import json
 import pickle
 import shutil
 import sys
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -251,8 +252,9 @@ def _index_faults(
 
 def _load_pickled(path: Path, name: str, device: str) -> dict[str, Tensor]:
     """A state dict, or one under the key `model`. Code in the file is not run, but refused."""
+    only_shapes = device == "meta" and zipfile.is_zipfile(path)  # not in the oldest format
     try:
-        loaded = torch.load(path, map_location=device, weights_only=True)
+        loaded = torch.load(path, map_location=device, weights_only=True, mmap=only_shapes)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         problem = f"is damaged, or holds more than tensors ({reason})"

@@ -149,7 +149,7 @@ def _runs(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 def _read_block(file: FileIO, begin: int, end: int) -> Tensor:
     block = torch.empty(end - begin, dtype=torch.uint8)
-    view = memoryview(block.numpy())
+    view = block.numpy().data
     file.seek(begin)
     done = 0
     while done < len(view):
@@ -188,7 +188,7 @@ def write(
                 found = f"{tensor.dtype} {tuple(tensor.shape)}"
                 raise ValueError(f"{name} is {found}, not {dtype} {shape} as planned")
             flat = tensor.detach().cpu().contiguous().view(-1)
-            content = memoryview(flat.view(torch.uint8).numpy())
+            content = flat.view(torch.uint8).numpy().data
             digest.update(content)
             file.write(content)
     return digest.hexdigest()

@@ -32,7 +32,9 @@ from glm_tts.checkpoint import (
     open_checkpoint,
     shapes_of,
 )
-from glm_tts.llama import Llama, LlamaConfig
+from glm_tts.flow import Flow, FlowConfig
+from glm_tts.hift import HiFT
+from glm_tts.llama import KeyValueCache, Llama, LlamaConfig, fused
 from glm_tts.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 
 LLAMA = LlamaConfig(32, 2, 4, 2, 8, 48, 101)
@@ -62,6 +64,9 @@ flow: !new:flow.flow.Flow
 
 class Part(nn.Module):
     """Stands for a flow or a vocoder: it has a buffer that is not in the checkpoint."""
+
+    table: Tensor
+    count: Tensor
 
     def __init__(self, size: int = 3) -> None:
         super().__init__()
@@ -224,6 +229,50 @@ def test_a_state_dict_may_be_wrapped_or_not(folder: Path, parts: dict[str, nn.Mo
     wrapped = open_checkpoint(folder).tensors("flow")
     torch.save(state(parts["flow"]), folder / "flow/flow.pt")
     assert_same(open_checkpoint(folder).tensors("flow"), wrapped)
+
+
+def test_the_oldest_format_of_pickles_is_read(folder: Path, parts: dict[str, nn.Module]) -> None:
+    torch.save(state(parts["hift"]), folder / "hift/hift.pt", _use_new_zipfile_serialization=False)
+    assert faults_of(folder) == []
+    assert_same(open_checkpoint(folder).tensors("hift"), state(parts["hift"]))
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_the_models_own_modules_are_assembled(
+    folder: Path, tmp_path: Path, parts: dict[str, nn.Module], *, bundled: bool
+) -> None:
+    if bundled:
+        convert(folder, tmp_path / "bundle", None)
+    checkpoint = open_checkpoint(tmp_path / "bundle" if bundled else folder)
+    llama = LlamaConfig.from_hf(checkpoint.config("llm/config.json"))
+    assert llm_shapes(llama) == llm_shapes(LLAMA)
+    weights = fused(checkpoint.tensors("llm"), llama)
+    made = load_module(lambda: Llama(llama), weights, checkpoint.weights_file("llm"))
+    ids = torch.tensor([3, 1, 4, 1, 5])
+    expected = parts["llm"](ids[None]).logits[:, -1]
+    prefilled = made.prefill(ids, KeyValueCache(llama, 1, 8), 0)
+    torch.testing.assert_close(made.head(prefilled), expected, atol=1e-4, rtol=1e-5)
+
+    speech = SpeechTokenizerConfig.from_files(
+        checkpoint.config("speech_tokenizer/config.json"),
+        checkpoint.config("speech_tokenizer/preprocessor_config.json"),
+    )
+    tokenizer = load_module(
+        lambda: SpeechTokenizer(speech),
+        checkpoint.tensors("speech_tokenizer"),
+        checkpoint.weights_file("speech_tokenizer"),
+    )
+    clip = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    original = parts["speech_tokenizer"]
+    assert torch.equal(tokenizer.encode(clip), original.encode(clip))  # type: ignore[operator]
+
+
+def test_flow_and_vocoder_have_the_published_numbers_of_tensors() -> None:
+    config = FlowConfig.from_arguments(FLOW_ARGUMENTS)
+    flow, vocoder = shapes_of(lambda: Flow(config)), shapes_of(HiFT)
+    assert (len(flow), len(vocoder)) == (308, 328)
+    assert all(name.startswith("estimator.") for name in flow)
+    assert "conv_pre.parametrizations.weight.original0" in vocoder
 
 
 # Configuration

@@ -19,7 +19,7 @@ WEIGHT = np.random.default_rng(0).normal(size=(80, 192)).astype(np.float32)
 def model(
     *,
     name: str = "input",
-    shape: tuple[object, ...] = (1, "frames", 80),
+    shape: tuple[str | int, ...] = (1, "frames", 80),
     kind: int = TensorProto.FLOAT,
     weight: np.ndarray = WEIGHT,
     inputs: int = 1,
