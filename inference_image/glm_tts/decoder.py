@@ -145,6 +145,21 @@ class Decoder:
     def device(self) -> torch.device:
         return self._head.device
 
+    def step_bytes(self, rows: int, length: int) -> int:
+        """What a step has to read: every weight that all rows share once, and the cache.
+
+        Args:
+            length: ids of each row.
+        """
+        weights = sum(
+            parameter.numel() * parameter.element_size()
+            for parameter in self._llama.blocks.parameters()
+        )
+        head = self._head.numel() * self._head.element_size()
+        return (
+            weights + head + rows * length * self.bytes // (self.config.rows * self.config.length)
+        )
+
     @torch.inference_mode()
     def record(self) -> None:
         """Record a graph of every shape that a step may have. On a CPU there is nothing to do."""

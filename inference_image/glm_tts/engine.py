@@ -29,7 +29,7 @@ from glm_tts.decoder import Decoder, DecoderConfig, Drawn, SpeechVocabulary
 from glm_tts.flow import Flow
 from glm_tts.llama import Llama
 from glm_tts.sampling import DRAWS_PER_STEP
-from glm_tts.schedule import Rows, Urgency, together
+from glm_tts.schedule import Rows, Urgency, bucket, together
 from glm_tts.synthesis import Prompt, Synthesizer, Utterance
 from glm_tts.vocoder import Vocoder
 
@@ -45,9 +45,14 @@ class EngineConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     blocks: Blocks = field(default_factory=Blocks)
     batch_frames: int = 8192
-    """Mel frames of all passes that are made together."""
+    """Mel frames of all passes that are made together, padding included."""
+    batch_passes: int = 16
+    """Passes that are made together."""
     frame_buckets: tuple[int, ...] = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 9999)
-    """Lengths to which passes that are made together are padded."""
+    """Lengths in mel frames to which passes that are made together are padded; the model cannot
+    take more than the last."""
+    graph_frames: int = 1024
+    """Up to this length, passes are recorded as CUDA graphs; longer ones keep the device busy."""
     prompt_ids: int = 750
     """Speech ids of earlier segments, with those expected, that a segment's prompt may hold."""
 
@@ -216,9 +221,17 @@ class Engine:
             self._changed.notify_all()
         return stream
 
-    def start(self) -> None:
-        """Record graphs and start the threads. Blocks."""
+    def record(self) -> None:
+        """Record CUDA graphs, if there is a GPU. Blocks for about a minute."""
+        if not self.config.decoder.graphs:
+            return
         self.decoder.record()
+        rows = DecoderConfig(rows=self.config.batch_passes).row_buckets()
+        frames = [it for it in self.config.frame_buckets if it <= self.config.graph_frames]
+        self.synthesizer.record(rows, frames)
+
+    def start(self) -> None:
+        """Start the threads."""
         for round_, has_work in (
             (self.decode, self._can_decode),
             (self.synthesise, self._can_synthesise),
@@ -261,10 +274,14 @@ class Engine:
         with self._changed:
             self._speaking = [one for one in self._speaking if not one.cancelled]
             candidates = list(self._candidates())
-        chosen = together(candidates, self.config.batch_frames, self.config.frame_buckets)
+        config = self.config
+        chosen = together(candidates, config.batch_frames, config.frame_buckets)
+        chosen = chosen[: config.batch_passes]
         if not chosen:
             return False
-        made = self.synthesizer.run([(one.spoken.utterance, one.made) for one in chosen])
+        frames = bucket(chosen[0].frames, config.frame_buckets)
+        passes = [(one.spoken.utterance, one.made) for one in chosen]
+        made = self.synthesizer.run(passes, frames)
         for one, audio in zip(chosen, made, strict=True):
             self._give(one.spoken, audio)
         return True
