@@ -74,6 +74,7 @@ MANIFEST: Final = "SHA256SUMS"
 _CONFIG_LIMIT: Final = 2**20
 _SHOWN_FAULTS: Final = 20
 _AGAIN: Final = "fetch it again from where the model is published"
+_UNPACK: Final = "take a checkpoint that is not quantised"
 _ONE_RELEASE: Final = "take weights and configuration from the same release"
 
 Shape: TypeAlias = tuple[int, ...]
@@ -164,7 +165,7 @@ class Published(Checkpoint):
     def layout(self, part: str) -> dict[str, Spec]:
         if part in _PICKLED:
             loaded = _load_pickled(self.path(_PICKLED[part]), _PICKLED[part], "meta")
-            return {name: (it.dtype, tuple(it.shape)) for name, it in loaded.items()}
+            return _layout(loaded)
         found: dict[str, Spec] = {}
         for _, entries in self._shards(part):
             found |= {entry.name: (entry.dtype, entry.shape) for entry in entries}
@@ -345,15 +346,18 @@ def _reported(name: str) -> Iterator[None]:
 # Comparing and assembling
 
 
-def shapes_of(make: Callable[[], nn.Module]) -> dict[str, Shape]:
-    """Shapes of a module's tensors; it is made without any memory for them."""
+def layout_of(make: Callable[[], nn.Module]) -> dict[str, Spec]:
+    """Types and shapes of a module's tensors; it is made without any memory for them."""
     with torch.device("meta"):
-        module = make()
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        return _layout(make().state_dict())
 
 
-def llm_shapes(config: LlamaConfig) -> dict[str, Shape]:
-    """Shapes of a Llama's tensors under the names that Hugging Face gives them."""
+def _layout(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def llm_layout(config: LlamaConfig) -> dict[str, Spec]:
+    """The same of a Llama, under the names that Hugging Face gives its tensors."""
     H, D, F = config.hidden_size, config.head_size, config.feed_forward_size
     queries, keys = config.query_heads * D, config.key_heads * D
     block: dict[str, Shape] = {
@@ -368,7 +372,7 @@ def llm_shapes(config: LlamaConfig) -> dict[str, Shape]:
         "mlp.down_proj": (H, F),
     }
     embedding: Shape = (config.vocabulary_size, H)
-    return {
+    shapes = {
         "model.embed_tokens.weight": embedding,
         **{
             f"model.layers.{layer}.{name}.weight": shape
@@ -378,17 +382,18 @@ def llm_shapes(config: LlamaConfig) -> dict[str, Shape]:
         "model.norm.weight": (H,),
         **({} if config.tied_head else {"lm_head.weight": embedding}),
     }
+    return {name: (torch.float32, shape) for name, shape in shapes.items()}
 
 
 def check(
     checkpoint: Checkpoint,
-    expected: Mapping[str, Mapping[str, Shape]],
+    expected: Mapping[str, Mapping[str, Spec]],
     files: Iterable[str] = (),
 ) -> None:
     """Compares all of a checkpoint with what will be made of it; reads no weights for that.
 
     Args:
-        expected: shapes by part and tensor, as of `shapes_of` and `llm_shapes`.
+        expected: layouts by part, as of `layout_of` and `llm_layout`.
         files: files that will be used as they are.
 
     Raises:
@@ -397,28 +402,30 @@ def check(
     faults: list[Fault] = [
         _missing(name) for name in files if not (checkpoint.folder / name).is_file()
     ]
-    for part, shapes in expected.items():
+    for part, layout in expected.items():
         try:
-            found = {name: shape for name, (_, shape) in checkpoint.layout(part).items()}
+            found = checkpoint.layout(part)
         except CheckpointError as error:
             faults += error.faults
         else:
-            faults += compare(shapes, found, checkpoint.weights_file(part))
+            faults += compare(layout, found, checkpoint.weights_file(part))
     if faults:
         raise CheckpointError(faults)
 
 
-def compare(
-    expected: Mapping[str, Shape], found: Mapping[str, Shape], file: str
-) -> Iterator[Fault]:
-    """Tensors that are missing, unexpected or misshapen."""
-    for name, shape in expected.items():
+def compare(expected: Mapping[str, Spec], found: Mapping[str, Spec], file: str) -> Iterator[Fault]:
+    """Tensors that are missing, unexpected, misshapen, or integers where there are none."""
+    for name, (dtype, shape) in expected.items():
         if name not in found:
             yield Fault(file, f"{list(shape)} is missing", _ONE_RELEASE, name)
-        elif found[name] != shape:
-            problem = f"is {list(found[name])}, the configuration makes it {list(shape)}"
+            continue
+        its_dtype, its_shape = found[name]
+        if its_shape != shape:
+            problem = f"is {list(its_shape)}, the configuration makes it {list(shape)}"
             yield Fault(file, problem, _ONE_RELEASE, name)
-    for name, shape in found.items():
+        if its_dtype.is_floating_point != dtype.is_floating_point:
+            yield Fault(file, f"is of {its_dtype}, not of {dtype} or alike", _UNPACK, name)
+    for name, (_, shape) in found.items():
         if name not in expected and not _is_redundant(name):
             yield Fault(file, f"{list(shape)} is unexpected", _ONE_RELEASE, name)
 
@@ -449,8 +456,8 @@ def load_module(
     """
     with _WithoutInitialisation():
         module = make()
-    expected = {name: tuple(it.shape) for name, it in module.state_dict().items()}
-    faults = [*compare(expected, {name: tuple(it.shape) for name, it in weights.items()}, file)]
+    expected = _layout(module.state_dict())
+    faults = [*compare(expected, _layout(weights), file)]
     if faults:
         raise CheckpointError(faults)
     state = {name: _converted(weights[name], dtype) for name in expected}

@@ -67,6 +67,10 @@ class SpeechTokenizerConfig:
                 f"pooling_layer: {self.pooling_layer} is not among the {self.layers} layers "
                 "below the quantiser"
             )
+        if self.block_positions is not None and self.block_positions < self.pooling:
+            raise ValueError(
+                f"block_positions: {self.block_positions} positions would be pooled to none"
+            )
 
     @classmethod
     def from_files(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Self:
@@ -76,7 +80,9 @@ class SpeechTokenizerConfig:
             ValueError: a field is missing, or says what is not built here; all of them are named.
         """
         faults = [
-            f"config.json: {name} is missing" for name in _FIELDS.values() if name not in config
+            f"config.json: {name} is {config.get(name)!r}, not a positive integer"
+            for name in _FIELDS.values()
+            if type(config.get(name)) is not int or config[name] < 1
         ]
         faults += _mismatches("config.json", config, _FIXED)
         faults += _mismatches(

@@ -293,10 +293,11 @@ class VoiceCache:
             voice = self._find(digest)
             if voice is not None:
                 return voice
-            future, ours = self._making.get(digest), False
+            future = self._making.get(digest)
+            somebody_makes_it = future is not None
             if future is None:
-                future, ours = self._making.setdefault(digest, Future()), True
-        if ours:
+                future = self._making[digest] = Future()
+        if not somebody_makes_it:
             self._make(digest, make, future)
         return future.result()
 

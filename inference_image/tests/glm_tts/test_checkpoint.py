@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,11 +27,11 @@ from glm_tts.checkpoint import (
     Published,
     check,
     convert,
-    llm_shapes,
+    layout_of,
+    llm_layout,
     load_module,
     main,
     open_checkpoint,
-    shapes_of,
 )
 from glm_tts.flow import Flow, FlowConfig
 from glm_tts.hift import HiFT
@@ -148,12 +149,12 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content))
 
 
-def expected_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+def expected_layouts() -> dict[str, dict[str, module.Spec]]:
     return {
-        "llm": llm_shapes(LLAMA),
-        "speech_tokenizer": shapes_of(lambda: SpeechTokenizer(SPEECH)),
-        "flow": shapes_of(Part),
-        "hift": shapes_of(lambda: Part(5)),
+        "llm": llm_layout(LLAMA),
+        "speech_tokenizer": layout_of(lambda: SpeechTokenizer(SPEECH)),
+        "flow": layout_of(Part),
+        "hift": layout_of(lambda: Part(5)),
     }
 
 
@@ -162,7 +163,7 @@ FILES = ("frontend/campplus.onnx", "vocos2d/generator_jit.ckpt")
 
 def faults_of(folder: Path, files: tuple[str, ...] = FILES) -> list[str]:
     try:
-        check(open_checkpoint(folder), expected_shapes(), files)
+        check(open_checkpoint(folder), expected_layouts(), files)
     except CheckpointError as error:
         return str(error).splitlines()
     return []
@@ -193,16 +194,15 @@ def test_every_part_is_read_under_the_names_of_its_module(
     assert len(list((folder / "llm").glob("model-*.safetensors"))) > 2, "in several shards"
 
 
-def test_the_shapes_of_the_language_model_are_those_of_transformers() -> None:
+def test_the_layout_of_the_language_model_are_those_of_transformers() -> None:
     for tied in (True, False):
-        theirs = {
-            name: tuple(it.shape) for name, it in published_llama(tied=tied).state_dict().items()
-        }
+        published = published_llama(tied=tied).state_dict()
+        theirs = {name: (it.dtype, tuple(it.shape)) for name, it in published.items()}
         if tied:
             theirs.pop("lm_head.weight")
         config = LlamaConfig(32, 2, 4, 2, 8, 48, 101, tied_head=tied)
-        assert llm_shapes(config) == theirs
-        assert sum(map(torch.Size.numel, map(torch.Size, theirs.values()))) == config.parameters
+        assert llm_layout(config) == theirs
+        assert sum(math.prod(shape) for _, shape in theirs.values()) == config.parameters
 
 
 def test_a_tied_head_that_is_there_all_the_same_is_no_fault(folder: Path) -> None:
@@ -245,7 +245,7 @@ def test_the_models_own_modules_are_assembled(
         convert(folder, tmp_path / "bundle", None)
     checkpoint = open_checkpoint(tmp_path / "bundle" if bundled else folder)
     llama = LlamaConfig.from_hf(checkpoint.config("llm/config.json"))
-    assert llm_shapes(llama) == llm_shapes(LLAMA)
+    assert llm_layout(llama) == llm_layout(LLAMA)
     weights = fused(checkpoint.tensors("llm"), llama)
     made = load_module(lambda: Llama(llama), weights, checkpoint.weights_file("llm"))
     ids = torch.tensor([3, 1, 4, 1, 5])
@@ -269,7 +269,7 @@ def test_the_models_own_modules_are_assembled(
 
 def test_flow_and_vocoder_have_the_published_numbers_of_tensors() -> None:
     config = FlowConfig.from_arguments(FLOW_ARGUMENTS)
-    flow, vocoder = shapes_of(lambda: Flow(config)), shapes_of(HiFT)
+    flow, vocoder = layout_of(lambda: Flow(config)), layout_of(HiFT)
     assert (len(flow), len(vocoder)) == (308, 328)
     assert all(name.startswith("estimator.") for name in flow)
     assert "conv_pre.parametrizations.weight.original0" in vocoder
@@ -402,6 +402,14 @@ def test_a_pickle_with_anything_but_tensors_is_refused(
             getattr(open_checkpoint(folder), read)("flow")
 
 
+def test_quantised_weights_are_refused(folder: Path, parts: dict[str, nn.Module]) -> None:
+    weights = state(parts["flow"])
+    weights["linear.weight"] = weights["linear.weight"].to(torch.int8)
+    torch.save(weights, folder / "flow/flow.pt")
+    problem = "flow/flow.pt: linear.weight is of torch.int8, not of torch.float32 or alike; "
+    assert faults_of(folder) == [problem + "take a checkpoint that is not quantised"]
+
+
 def test_an_old_pickle_is_refused_too(folder: Path) -> None:
     (folder / "flow/flow.pt").write_bytes(pickle.dumps(Program(), protocol=2))
     with pytest.raises(CheckpointError, match="holds more than tensors"):
@@ -485,8 +493,11 @@ def test_what_is_tied_stays_tied() -> None:
 
 
 def test_shapes_cost_no_memory() -> None:
-    shapes = shapes_of(lambda: nn.Linear(10**6, 10**6))
-    assert shapes == {"weight": (10**6, 10**6), "bias": (10**6,)}
+    shapes = layout_of(lambda: nn.Linear(10**6, 10**6))
+    assert {name: shape for name, (_, shape) in shapes.items()} == {
+        "weight": (10**6, 10**6),
+        "bias": (10**6,),
+    }
     with torch.device("meta"):
         published = Llama(LlamaConfig())
     assert sum(it.numel() for it in published.parameters()) == LlamaConfig().parameters
@@ -540,8 +551,10 @@ def test_neither_programs_nor_pickles_get_into_a_bundle(folder: Path, tmp_path: 
 
 def test_the_manifest_is_one_that_weights_are_fetched_by(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("botocore", reason="the fetcher of weights needs it")
+    from speech_server.contract import WEIGHTS_MANIFEST
     from speech_server.weights import parse_manifest
 
+    assert module.MANIFEST == WEIGHTS_MANIFEST
     digest = convert(folder, tmp_path / "bundle")
     content = (tmp_path / "bundle/SHA256SUMS").read_bytes()
     assert digest == hashlib.sha256(content).hexdigest()

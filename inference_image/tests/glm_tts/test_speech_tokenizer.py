@@ -303,7 +303,7 @@ def test_all_that_does_not_fit_is_named_at_once() -> None:
             config | {"pooling_type": "max"}, PREPROCESSOR | {"hop_length": 200}
         )
     assert str(caught.value) == (
-        "speech_tokenizer: config.json: d_model is missing; "
+        "speech_tokenizer: config.json: d_model is None, not a positive integer; "
         "config.json: pooling_type is 'max', only 'avg' is built here; "
         "preprocessor_config.json: hop_length is 200, only 160 is built here"
     )
@@ -311,7 +311,12 @@ def test_all_that_does_not_fit_is_named_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    [({"heads": 3}, "heads"), ({"pooling_layer": 3}, "pooling_layer"), ({"pooling_layer": 0}, "0")],
+    [
+        ({"heads": 3}, "heads"),
+        ({"pooling_layer": 3}, "pooling_layer"),
+        ({"pooling_layer": 0}, "0"),
+        ({"block_positions": 1}, "block_positions"),
+    ],
 )
 def test_sizes_that_cannot_be_are_refused(changed: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

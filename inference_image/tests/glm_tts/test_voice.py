@@ -30,7 +30,7 @@ from glm_tts.voice import (
     load,
     save,
 )
-from inference_image.tests.glm_tts.test_speaker import biased
+from inference_image.tests.glm_tts import tiny_campplus
 
 Clip = NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def parts() -> tuple[SpeechTokenizer, SpeakerEncoder]:
     with torch.no_grad():
         for parameter in tokenizer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return tokenizer, SpeakerEncoder(biased())
+    return tokenizer, SpeakerEncoder(tiny_campplus.model())
 
 
 @pytest.fixture(scope="module")
