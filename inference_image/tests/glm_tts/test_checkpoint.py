@@ -37,6 +37,8 @@ from glm_tts.flow import Flow, FlowConfig
 from glm_tts.hift import HiFT
 from glm_tts.llama import KeyValueCache, Llama, LlamaConfig, fused
 from glm_tts.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
+from speech_server.contract import WEIGHTS_MANIFEST
+from speech_server.weights import parse_manifest
 
 LLAMA = LlamaConfig(32, 2, 4, 2, 8, 48, 101)
 SPEECH = SpeechTokenizerConfig(hidden=16, heads=2, ffn=24, layers=2, pooling_layer=2, codes=11)
@@ -550,10 +552,6 @@ def test_neither_programs_nor_pickles_get_into_a_bundle(folder: Path, tmp_path: 
 
 
 def test_the_manifest_is_one_that_weights_are_fetched_by(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("botocore", reason="the fetcher of weights needs it")
-    from speech_server.contract import WEIGHTS_MANIFEST
-    from speech_server.weights import parse_manifest
-
     assert module.MANIFEST == WEIGHTS_MANIFEST
     digest = convert(folder, tmp_path / "bundle")
     content = (tmp_path / "bundle/SHA256SUMS").read_bytes()
