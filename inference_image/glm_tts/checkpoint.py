@@ -11,8 +11,8 @@ tensors of each part under the names that the part's module has. The published l
     vocos2d/                  generator_jit.ckpt, a TorchScript program
     frontend/, configs/       campplus.onnx and tables; published with the source code
 
-`convert` makes a bundle of it: one file of tensors in the order in which they are needed, one of
-configurations, everything else as it was, and `SHA256SUMS`.
+`glm_tts.convert` makes a bundle of it: one file of tensors in the order in which they are needed,
+one of configurations, and everything else as it was.
 
 Nothing in a checkpoint is executed: `.pt` files may hold tensors only, and the YAML, which is
 written to construct objects, is read as plain data.
@@ -20,12 +20,8 @@ written to construct objects, is read as plain data.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import pickle
-import shutil
-import sys
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,13 +59,9 @@ CONFIGS: Final = (
     "speech_tokenizer/preprocessor_config.json",
     FLOW_CONFIG,
 )
-FILE_FOLDERS: Final = ("vq32k-phoneme-tokenizer", "vocos2d", "frontend", "configs")
-"""Folders whose files are used as they are."""
-
 BUNDLE: Final = "bundle.json"
 BUNDLE_WEIGHTS: Final = "weights.safetensors"
 BUNDLE_FORMAT: Final = 1
-MANIFEST: Final = "SHA256SUMS"
 
 _CONFIG_LIMIT: Final = 2**20
 _SHOWN_FAULTS: Final = 20
@@ -460,7 +452,7 @@ def load_module(
     faults = [*compare(expected, _layout(weights), file)]
     if faults:
         raise CheckpointError(faults)
-    state = {name: _converted(weights[name], dtype) for name in expected}
+    state = {name: converted(weights[name], dtype) for name in expected}
     shared = _shared_parameters(module)
     module.load_state_dict(state, strict=True, assign=True)
     for name, others in shared.items():
@@ -489,7 +481,8 @@ class _WithoutInitialisation(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A tensor in another floating-point type, unless it holds something else."""
     return tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
 
 
@@ -497,7 +490,7 @@ def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 class Bundle(Checkpoint):
-    """What `convert` writes."""
+    """What `glm_tts.convert` writes."""
 
     def __init__(self, folder: Path, *, mapped: bool = False) -> None:
         super().__init__(folder)
@@ -535,123 +528,3 @@ class Bundle(Checkpoint):
 
 def _inner(part: str, name: str) -> str:
     return name.removeprefix(f"{part}/")
-
-
-def convert(source: Path, target: Path, llm_dtype: torch.dtype | None = torch.bfloat16) -> str:
-    """Makes a bundle of a published checkpoint, and returns the digest of its `SHA256SUMS`.
-
-    Args:
-        target: folder to write; it is there when all of it is, and not before.
-        llm_dtype: type in which the language model's weights are kept; None: as published.
-
-    Raises:
-        CheckpointError: with all that is missing or damaged.
-        FileExistsError: the target is there already.
-    """
-    if target.exists():
-        raise FileExistsError(f"{target} is there already; give a folder that is not")
-    checkpoint = open_checkpoint(source)
-    configs, layouts = _survey(checkpoint)
-    unfinished = target.with_name(f".{target.name}.incomplete")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        _write_weights(checkpoint, layouts, llm_dtype, unfinished / BUNDLE_WEIGHTS)
-        content = {"format": BUNDLE_FORMAT, "configs": configs}
-        (unfinished / BUNDLE).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        for name in _files(source):
-            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, unfinished / name)
-        digest = write_manifest(unfinished)
-        unfinished.rename(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return digest
-
-
-def _survey(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, dict[str, Spec]]]:
-    """All configurations and layouts; all that is wrong with them at once."""
-    faults: dict[Fault, None] = {}  # a set that keeps its order
-    configs, layouts = {}, {}
-    for ask, names, answers in (
-        (checkpoint.config, CONFIGS, configs),
-        (checkpoint.layout, PARTS, layouts),
-    ):
-        for name in names:
-            try:
-                answers[name] = ask(name)
-            except CheckpointError as error:
-                faults |= dict.fromkeys(error.faults)
-    if faults:
-        raise CheckpointError(faults)
-    return configs, layouts
-
-
-def _write_weights(
-    checkpoint: Checkpoint,
-    layouts: Mapping[str, Mapping[str, Spec]],
-    llm_dtype: torch.dtype | None,
-    path: Path,
-) -> None:
-    kept = {part: llm_dtype if part == "llm" else None for part in PARTS}
-    layout = [
-        (f"{part}/{name}", _converted(torch.empty(0, dtype=dtype), kept[part]).dtype, shape)
-        for part in PARTS
-        for name, (dtype, shape) in layouts[part].items()
-    ]
-    tensors = (
-        _converted(tensor, kept[part]) for part in PARTS for _, tensor in checkpoint.stream(part)
-    )
-    tensor_file.write(path, layout, tensors)
-
-
-def _files(source: Path) -> list[str]:
-    """Files that are used as they are. Programs in Python and pickles are not."""
-    found = [path for folder in FILE_FOLDERS for path in (source / folder).rglob("*")]
-    found += source.glob("LICENSE*")
-    names = [path.relative_to(source).as_posix() for path in found if path.is_file()]
-    return sorted(name for name in names if not name.endswith((".py", ".pyc", ".pt")))
-
-
-def write_manifest(folder: Path) -> str:
-    """Writes `SHA256SUMS` of all files of a folder, as `sha256sum` does; returns its own digest."""
-    names = sorted(it.relative_to(folder).as_posix() for it in folder.rglob("*") if it.is_file())
-    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name != MANIFEST]
-    content = "".join(lines).encode()
-    (folder / MANIFEST).write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m glm_tts.checkpoint`: converts a checkpoint; the process's exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m glm_tts.checkpoint", description="Make a bundle of a published checkpoint."
-    )
-    parser.add_argument("source", type=Path, help="folder with the published checkpoint")
-    parser.add_argument("target", type=Path, help="folder to write the bundle to")
-    parser.add_argument(
-        "--llm-dtype",
-        choices=["bfloat16", "float32"],
-        default="bfloat16",
-        help="type in which the language model's weights are kept",
-    )
-    args = parser.parse_args(arguments)
-    try:
-        digest = convert(args.source, args.target, getattr(torch, args.llm_dtype))
-    except (CheckpointError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    size = (args.target / BUNDLE_WEIGHTS).stat().st_size
-    print(f"{size / 2**30:.3f} GiB of weights in {args.target}; {MANIFEST} has {digest}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -26,13 +26,12 @@ from glm_tts.checkpoint import (
     CheckpointError,
     Published,
     check,
-    convert,
     layout_of,
     llm_layout,
     load_module,
-    main,
     open_checkpoint,
 )
+from glm_tts.convert import MANIFEST, convert, main
 from glm_tts.flow import Flow, FlowConfig
 from glm_tts.hift import HiFT
 from glm_tts.llama import KeyValueCache, Llama, LlamaConfig, fused
@@ -552,7 +551,7 @@ def test_neither_programs_nor_pickles_get_into_a_bundle(folder: Path, tmp_path: 
 
 
 def test_the_manifest_is_one_that_weights_are_fetched_by(folder: Path, tmp_path: Path) -> None:
-    assert module.MANIFEST == WEIGHTS_MANIFEST
+    assert MANIFEST == WEIGHTS_MANIFEST
     digest = convert(folder, tmp_path / "bundle")
     content = (tmp_path / "bundle/SHA256SUMS").read_bytes()
     assert digest == hashlib.sha256(content).hexdigest()
