@@ -56,6 +56,10 @@ def _digits(match: Match) -> str:
     return digits_zh(match.group())
 
 
+def _hyphened(match: Match) -> str:
+    return digits_zh(match[0].replace("-", ""), yao=True)
+
+
 def _internet_address(match: Match) -> str:
     return digits_zh(match.group()).replace(".", "点")
 
@@ -179,17 +183,19 @@ def _signed_share(number: str, name: str) -> str:
 
 
 def _exponential(match: Match) -> str:
-    return f"{number_zh(match[1])}乘十的{number_zh(match[2].lstrip('+'))}次方"
+    unit = UNITS_ZH.get(match["unit"] or "", "")
+    return f"{number_zh(match[1])}乘十的{number_zh(match[2].lstrip('+'))}次方{unit}"
 
 
 def _power(match: Match) -> str:
     base = number_zh(match[1]) if match[1][-1].isdigit() else match[1]
     exponent = match[2].strip("()")
     named = {"2": "平方", "3": "立方"}.get(exponent)
+    unit = UNITS_ZH.get(match["unit"] or "", "")
     if named and not match[1][-1].isdigit():
-        return f"{base}的{named}"
+        return f"{base}的{named}{unit}"
     said = number_zh(exponent) if exponent[-1].isdigit() else exponent
-    return f"{base}的{said}次方"
+    return f"{base}的{said}次方{unit}"
 
 
 def _superscript(match: Match) -> str:
@@ -199,7 +205,7 @@ def _superscript(match: Match) -> str:
 def _sum(match: Match) -> str:
     """An expression before an equals sign, where - is 减, and / is 除以 unless it makes fractions
     of a sum."""
-    expression = match.group()
+    expression = match.group().replace(" / ", "除以")
     if not re.search(r"[-+]", expression):
         expression = expression.replace("/", "除以")
     return expression.replace("-", "减")
@@ -243,7 +249,7 @@ _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS_ZH, key=len, reverse=T
 _CURRENCY = "|".join(re.escape(name) for name in sorted(CURRENCIES_ZH, key=len, reverse=True))
 _RANGE_TO = rf"(?:\s?[-~到至]\s?(?P<to>-?{NUMBER}))?"
 _NAMED = (
-    "电话|热线|拨打|致电|手机号码?|手机|号码|尾号|QQ|微信|验证码|密码|编号|工号|订单号|身份证号?|学号|账号|"
+    "房间号|电话|热线|拨打|致电|手机号码?|手机|号码|尾号|QQ|微信|验证码|密码|编号|工号|订单号|身份证号?|学号|账号|"
     "卡号|邮编|邮政编码|单号|股票代码|代码|车牌号?|门牌号?|分机|呼叫|拨"
 )
 _SCORE = "比分|比例|比率|配比|赔率|大胜|战胜|险胜|负于|战平|领先|击败"
@@ -264,7 +270,7 @@ _ACCOUNTS_AND_PHONES: list[_Rule] = [
     (rf"{START}0\d{{2,3}}[- ]\d{{7,8}}(?:-\d{{1,5}})?(?![-\d])", _phone),
     (r"\(0\d{2,3}\)[- ]?\d{7,8}(?!\d)", _phone),
     (rf"{START}[48]00[- ]\d{{3,4}}[- ]\d{{3,4}}(?!\d)", _phone),
-    (r"\+\d{1,3}(?:[- ]\d{2,5}){2,4}(?!\d)", _phone),
+    (r"\+\d{1,3}(?:[- ]\d{2,8}){2,4}(?!\d)", _phone),
     (
         rf"((?:{_NAMED})(?:号码|是|为|[:： ]){{0,2}})(\d{{3,12}})(?!\d|[.,]\d|[年月元个])",
         _named_number,
@@ -273,6 +279,7 @@ _ACCOUNTS_AND_PHONES: list[_Rule] = [
     (r"([打报叫])(11[049]|12[02])(?!\d)", _named_number),
 ]
 _DATES: list[_Rule] = [
+    (r"(?<=[年月日号点分])\s?[-—~]\s?(?=\d{1,4}[年月日号点:])", "到"),
     (
         rf"{START}(?P<y>\d{{4}})([-/.])(?P<m>\d{{1,2}})\2(?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?:T(?=\d))?",
         _date,
@@ -295,6 +302,7 @@ _DATES: list[_Rule] = [
     (rf"{START}(?:[5-9][05]|0[05])(?=后)", _digits),
 ]
 _SCORES_AND_TIMES: list[_Rule] = [
+    (r"(?<![\d.:])(\d{1,2})['′](\d{1,2})[\"″]", r"\1分\2秒"),
     (rf"((?:{_SCORE})[^\d，。]{{0,6}})(\d{{1,3}})[:-](\d{{1,3}})(?![:\d])", _ratio),
     (r"(\d{1,2}:\d\d)\s?[-~]\s?(?=\d{1,2}:\d\d)", r"\1到"),
     (
@@ -306,6 +314,11 @@ _SCORES_AND_TIMES: list[_Rule] = [
     (r"()(?<![\d.:])(\d{1,4}):(\d{1,4})(?![\d:])", _ratio),
 ]
 _QUANTITIES: list[_Rule] = [
+    (r"(?<![A-Za-z\d)])\+(?=\d)", "正"),
+    (
+        rf"({SIGNED})[eE]([-+]?\d{{1,3}})(?!\d)(?:\s?(?P<unit>{_UNIT}))?(?![\dA-Za-z])",
+        _exponential,
+    ),
     (
         rf"(?P<sign>{SIGN})(?<![A-Za-z])(?P<currency>{_CURRENCY})\s?(?P<inner>-?)(?P<n>{NUMBER})"
         rf"{_RANGE_TO}\s?(?P<size>万亿|百万|千万|[万亿千]|[kKmMbBwW](?![A-Za-z]))?元?",
@@ -320,15 +333,19 @@ _QUANTITIES: list[_Rule] = [
     (rf"(?P<n>{SIGNED})(?P<first>[%‰]?){_RANGE_TO}(?P<mark>[%‰])", _percent),
 ]
 _MATHEMATICS: list[_Rule] = [
-    (rf"({SIGNED})[eE]([-+]?\d{{1,3}})(?![\dA-Za-z])", _exponential),
     (r"([A-Za-z\d)])([⁺⁻]?[⁰¹²³⁴-⁹]{1,9})", _superscript),
     (
-        rf"({START}{NUMBER}|[A-Za-z)])\s?\^\s?(\(-?\d{{1,6}}\)|-?\d{{1,6}}(?!\d)|[A-Za-z])",
+        rf"({START}{NUMBER}|[A-Za-z)])\s?\^\s?(\(-?\d{{1,6}}\)|-?\d{{1,6}}(?!\d)|[A-Za-z])"
+        rf"(?:\s?(?P<unit>{_UNIT})(?![A-Za-z]))?",
         _power,
     ),
     (
         rf"(?<![\d.+\-*/×÷]){NUMBER}(?:\s?[-+*/×÷]\s?{NUMBER}){{1,20}}\s?(?==|≈|等于)",
         _sum,
+    ),
+    (
+        r"(?<![A-Za-z\d])([A-Za-z]|\d{1,9})\s?-\s?(?=(?:[A-Za-z]|\d{1,9})\s?[=<>≤≥≠])",
+        r"\1减",
     ),
     (
         r"(?<![\d./])(?:(?P<w>\d{1,4}) )?(?P<a>\d{1,5})\s?/\s?(?P<b>\d{1,5})(?![\d/.])",
@@ -339,6 +356,7 @@ _MATHEMATICS: list[_Rule] = [
     (rf"{START}\d+(?:\.\d+){{2,}}", _version),
 ]
 _CODES: list[_Rule] = [
+    (rf"{START}\d{{1,12}}(?:-\d{{1,12}}){{2,9}}(?![\d-])", _hyphened),
     (r"(?<![A-Za-z])([A-Z]{1,2})(\d{2,4})(?=次|航班|号列车)", _named_number),
     (rf"([{_PROVINCES}][A-Z])·?([A-Z\d]{{5,6}})(?![A-Z\d])", _named_number),
     (rf"{START}[1-9]\d{{2,3}}(?=室|房间|号房|教室)", _leading_digits),
@@ -347,6 +365,7 @@ _NUMBERS: list[_Rule] = [
     (r"(?<![A-Za-z\d.])(\d{1,9})(?:st|nd|rd|th)(?![A-Za-z])", lambda m: ordinal_en(int(m[1]))),
     (rf"(?<!第){START}2(?={_TWO_BEFORE})", "两"),
     (rf"({SIGNED})[wW](?![A-Za-z])", lambda m: count_zh(m[1]) + "万"),
+    (rf"({SIGNED})[x×](?!\w)", lambda m: count_zh(m[1]) + "倍"),
     (rf"({SIGNED})k(?![A-Za-z])", lambda m: count_zh(m[1]) + "千"),
     (SIGNED, _number),
     (r"\d+", _digits),
@@ -355,6 +374,8 @@ _NUMBERS: list[_Rule] = [
 _SIGNS: list[_Rule] = [
     (r"(?<!\w)额(?!\w)", "呃"),
     (r"(?i:C\+\+)", "c加加"),
+    (r"(?<![A-Za-z])([CF])#", r"\1 sharp"),
+    (r"(?<=\w)~(?=\w)", "到"),
     (r"(?<=\w)\s?\*\s?(?=\w)", "乘"),
     (r"(?<=\w)\s?>=\s?(?=\w)", "大于等于"),
     (r"(?<=\w)\s?<=\s?(?=\w)", "小于等于"),
@@ -369,10 +390,10 @@ _RULES = [
     for pattern, replacement in (
         *_ACCOUNTS_AND_PHONES,
         *_DATES,
+        *_CODES,
         *_SCORES_AND_TIMES,
         *_QUANTITIES,
         *_MATHEMATICS,
-        *_CODES,
         *_NUMBERS,
         *_SIGNS,
     )

@@ -41,7 +41,7 @@ def in_words(sentence: str) -> str:
 
 def address_in_words(address: str) -> str:
     """A web or mail address: a.b@c.com as a dot b at c dot com, digits one by one."""
-    pieces = re.findall(r"\d|[^\W\d_]+|.", address)
+    pieces: list[str] = re.findall(r"\d|[^\W\d_]+|.", address)
     return " ".join(
         digits_en(piece) if piece.isdigit() else _ADDRESS_MARKS.get(piece, piece)
         for piece in pieces
@@ -116,19 +116,19 @@ def _spoken_date(match: Match, year: str, month: str, day: str) -> str:
 
 def _month_day_year(match: Match) -> str:
     """May 1, 2024 as may first, twenty twenty four."""
-    return _named_date(match["month"], match["d"], match["y"]) or match.group()
-
-
-def _named_date(name: str, day: str, year: str | None) -> str | None:
-    if not 1 <= int(day) <= 31:
-        return None
-    month = next(month for month in MONTHS_EN if month.startswith(name[:3].lower()))
-    spoken = f"{month} {ordinal_en(int(day))}"
-    return f"{spoken}, {year_en(int(year))}" if year else spoken
+    if not 1 <= int(match["d"]) <= 31:
+        return match.group()
+    month, day = _month(match["month"]), ordinal_en(int(match["d"]))
+    spoken = f"{day} of {month}" if match.groupdict().get("of") else f"{month} {day}"
+    return f"{spoken}, {year_en(int(match['y']))}" if match["y"] else spoken
 
 
 def _month_year(match: Match) -> str:
-    return f"{match[1]} {year_en(int(match[2]))}"
+    return f"{_month(match[1])} {year_en(int(match[2]))}"
+
+
+def _month(name: str) -> str:
+    return next(month for month in MONTHS_EN if month.startswith(name[:3].lower()))
 
 
 def _years(match: Match) -> str:
@@ -180,7 +180,7 @@ def _money(match: Match) -> str:
     whole, _, cents = number.partition(".")
     if len(cents) != 2:
         return f"{minus}{_counted(number, (one, many))}"
-    parts = [_counted(whole, (one, many))] if int(whole.replace(",", "")) else []
+    parts = [_counted(whole, (one, many))] if whole.strip("0,") else []
     if int(cents):
         parts.append(_counted(str(int(cents)), (hundredth, hundredths)))
     return minus + (" and ".join(parts) or f"zero {many}")
@@ -216,7 +216,8 @@ def _percent(match: Match) -> str:
 
 
 def _exponential(match: Match) -> str:
-    return f"{number_en(match[1])} times ten to the power of {number_en(match[2].lstrip('+'))}"
+    power = number_en(match[2].lstrip("+"))
+    return f"{number_en(match[1])} times ten to the power of {power}{_unit_after(match)}"
 
 
 def _superscript(match: Match) -> str:
@@ -228,15 +229,19 @@ def _power(match: Match) -> str:
     exponent = match[2].strip("()")
     named = {"2": "squared", "3": "cubed"}.get(exponent)
     if named:
-        return f"{base} {named}"
+        return f"{base} {named}{_unit_after(match)}"
     said = number_en(exponent) if exponent[-1].isdigit() else exponent
-    return f"{base} to the power of {said}"
+    return f"{base} to the power of {said}{_unit_after(match)}"
+
+
+def _unit_after(match: Match) -> str:
+    return f" {UNITS_EN[match['unit']][1]}" if match["unit"] else ""
 
 
 def _sum(match: Match) -> str:
     """An expression before an equals sign, where - is minus, and / is divided by unless it makes
     fractions of a sum."""
-    expression = match.group()
+    expression = match.group().replace(" / ", " divided by ")
     if not re.search(r"[-+]", expression):
         expression = expression.replace("/", " divided by ")
     return expression.replace("-", " minus ")
@@ -255,6 +260,10 @@ def _range(match: Match) -> str:
     falls = float(first.replace(",", "")) >= float(second.replace(",", ""))
     word = "minus" if mark == "-" and falls else "to"
     return f"{number_en(first)} {word} {number_en(second)}"
+
+
+def _score(match: Match) -> str:
+    return f"{match[1]}{number_en(match[2])} to {number_en(match[3])}"
 
 
 def _version(match: Match) -> str:
@@ -299,6 +308,9 @@ _WORDS: list[_Rule] = [
         rf"(?<![A-Za-z])(War|Part|Chapter|Volume|Act|Phase|Title|Book) ({'|'.join(_ROMAN)})(?!\w)",
         _roman,
     ),
+    (r"(?<![A-Za-z])(?i:fig)\.\s?(?=\d)", "figure "),
+    (r"(?<![A-Za-z])pp?\.\s?(?=\d)", lambda m: "pages " if m[0][1] == "p" else "page "),
+    (r"(?<![A-Za-z])(?:[A-Za-z]\.){2,8}", lambda m: m[0].replace(".", " ")),
     (r"(?<![A-Za-z])St\.(?= [A-Z])", "saint"),
     (r"(?<=\w )St\.(?![A-Za-z])", "street"),
     (r"(?<![A-Za-z])C\+\+", "C plus plus"),
@@ -312,13 +324,14 @@ _ACCOUNTS_AND_PHONES: list[_Rule] = [
     (r"\(\d{3}\)\s?\d{3}[-. ]\d{4}(?!\d)", _phone),
     (rf"{START}\d{{3}}-\d{{2}}-\d{{4}}(?!\d)|{START}\d{{3}}-\d{{4}}(?![\d-])", _phone),
     (
-        r"((?<![A-Za-z])(?i:pin|code|zip|extension|ext\.?|account|password|id|call|dial)"
-        r"(?: (?:number|is|code))?[: ]{1,2})(\d{3,12})(?!\d|[.,]\d)",
+        r"((?<![A-Za-z])(?i:pin|code|zip|extension|ext\.?|account|password|id|call|dial"
+        r"|room|suite|flight)(?: (?:number|is|code))?[: ]{1,2}[A-Z]{0,2})(\d{3,12})(?!\d|[.,]\d)",
         _named_number,
     ),
     (rf"{START}\d{{13,}}(?!\.?\d)", _digits),
 ]
 _DATES: list[_Rule] = [
+    (rf"(?<=\d) ?[-~] ?(?={_MONTH}\.? \d)", " to "),
     (
         rf"{START}(?P<y>\d{{4}})([-/.])(?P<m>\d{{1,2}})\2(?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?:T(?=\d))?",
         _date,
@@ -333,7 +346,7 @@ _DATES: list[_Rule] = [
         _month_day_year,
     ),
     (
-        rf"{START}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? (?P<month>{_MONTH})(?![A-Za-z])\.?"
+        rf"{START}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?P<of> of)? (?P<month>{_MONTH})(?![A-Za-z])\.?"
         rf"(?:,? (?P<y>{_YEAR}))?(?![\w:%]|[.,]\d)",
         _month_day_year,
     ),
@@ -342,6 +355,7 @@ _DATES: list[_Rule] = [
     (rf"(?<![\w.])'?({_YEAR}|[1-9]0)'?s(?!\w)", _decade),
 ]
 _TIMES: list[_Rule] = [
+    (rf"{START}\d{{1,12}}(?:-\d{{1,12}}){{2,9}}(?![\d-])", _phone),
     (r"(\d{1,2}:\d\d)\s?[-~]\s?(?=\d{1,2}:\d\d)", r"\1 to "),
     (
         r"(?<![\d.:])(?P<h>\d{1,2}):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d))?(?![\d:])"
@@ -352,6 +366,10 @@ _TIMES: list[_Rule] = [
     (r"(?<![\d.:])(\d{1,4}):(\d{1,4})(?![\d:])", _ratio),
 ]
 _QUANTITIES: list[_Rule] = [
+    (
+        rf"({SIGNED})[eE]([-+]?\d{{1,3}})(?!\d)(?:\s?(?P<unit>{_UNIT}))?(?![\dA-Za-z])",
+        _exponential,
+    ),
     (
         rf"(?P<sign>{SIGN})(?<![A-Za-z])(?P<currency>{_CURRENCY})\s?(?P<inner>-?)(?P<n>{NUMBER})"
         rf"{_RANGE_TO}(?:\s?(?P<size>(?i:thousand|million|billion|trillion|bn|mn|[kmb]))(?![A-Za-z]))?",
@@ -367,21 +385,30 @@ _QUANTITIES: list[_Rule] = [
     (rf"(?P<n>{SIGNED})%?{_RANGE_TO}\s?%", _percent),
 ]
 _MATHEMATICS: list[_Rule] = [
-    (rf"({SIGNED})[eE]([-+]?\d{{1,3}})(?![\dA-Za-z])", _exponential),
     (r"([A-Za-z\d)])([⁺⁻]?[⁰¹²³⁴-⁹]{1,9})", _superscript),
     (
-        rf"({START}{NUMBER}|[A-Za-z)])\s?\^\s?(\(-?\d{{1,6}}\)|-?\d{{1,6}}(?!\d)|[A-Za-z])",
+        rf"({START}{NUMBER}|[A-Za-z)])\s?\^\s?(\(-?\d{{1,6}}\)|-?\d{{1,6}}(?!\d)|[A-Za-z])"
+        rf"(?:\s?(?P<unit>{_UNIT})(?![A-Za-z]))?",
         _power,
     ),
     (
         rf"(?<![\d.+\-*/×÷]){NUMBER}(?:\s?[-+*/×÷]\s?{NUMBER}){{1,20}}\s?(?==|≈)",
         _sum,
     ),
-    (r"(?<![\d./])24/7(?![\d/])", "twenty four seven"),
+    (
+        r"(?<![A-Za-z\d])([A-Za-z]|\d{1,9})\s?-\s?(?=(?:[A-Za-z]|\d{1,9})\s?[=<>≤≥≠])",
+        r"\1 minus ",
+    ),
+    (r"(?<![\d./])(?:24/7|9/11|20/20)(?![\d/])", lambda m: m[0].replace("/", " ")),
     (
         r"(?<![\d./])(?:(?P<w>\d{1,4}) )?(?P<a>\d{1,5})\s?/\s?(?P<b>\d{1,5})"
         r"(?:th|rd)?(?!\d|[/.]\d)",
         _fraction,
+    ),
+    (
+        rf"((?i:won|wins|lost|scored?|beat|leads?|led|tied)[^\d.]{{0,12}}){START}"
+        r"(\d{1,3})-(\d{1,3})(?![\d-])",
+        _score,
     ),
     (rf"({SIGNED})\s?([-~])\s?(-?{NUMBER})", _range),
     (r"(?<![\w~])~\s?(?=\d)", "about "),
@@ -391,6 +418,8 @@ _MATHEMATICS: list[_Rule] = [
 _NUMBERS: list[_Rule] = [
     (r"(?<![\d.])(\d{1,3}(?:,\d{3}){1,3}|\d{1,12})(?:st|nd|rd|th)(?!\w)", _ordinal),
     (rf"(?<![\w.,$-]){_YEAR}(?![\w%]|[.,]\d)", _year),
+    (rf"(?<=[A-Z][A-Z] ){START}\d{{5}}(?![\d,-])", _digits),
+    (rf"({SIGNED})[x×](?!\w)", lambda m: f"{number_en(m[1])} times"),
     (SIGNED, _number),
     (r"\d+", _digits),
 ]
@@ -399,9 +428,10 @@ _SIGNS: list[_Rule] = [
     (" {2,}", " "),
     (r"(?i)(?<![a-z])and/or(?![a-z])", "and or"),
     (r"(?<=\w)\s?\*\s?(?=\w)", " times "),
-    (r"(?<=\w)\s?>=\s?(?=\w)", " is greater than or equal to "),
-    (r"(?<=\w)\s?<=\s?(?=\w)", " is less than or equal to "),
-    (r"(?<=\w)\s?!=\s?(?=\w)", " is not equal to "),
+    (r"(?<=\w)~(?=\w)", " to "),
+    (r"(?<=\w)\s?>=\s?(?=\w)", " greater than or equal to "),
+    (r"(?<=\w)\s?<=\s?(?=\w)", " less than or equal to "),
+    (r"(?<=\w)\s?!=\s?(?=\w)", " not equal to "),
     (r"(?<![-=])[-=]{1,3}>", " to "),
     (r"(?<![\w)])(?<![\w)] )[<>=*]+|[<>=*]+(?!\s?[\w-])", " "),
     (r"(?<=[a-z])/(?=[a-z])", " or "),

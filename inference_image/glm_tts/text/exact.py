@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import cached_property
+from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from glm_tts.text.errors import MissingPackageError
+from glm_tts.text.packages import load
 from glm_tts.text.phonemes import PhonemeTables
 from glm_tts.text.tables import SYMBOLS_OF_REFERENCE
 
+_PURPOSE = "Exact normalisation"
 _PUNCTUATION = "。？！；：、.?!;:，,"
 _LINE_ENDS = frozenset(".!?;:：。！？；，")
 _BRACKETS = "()（）【】「」`《》『』{}[]"
@@ -34,7 +35,8 @@ class _Normaliser(Protocol):
 class ExactNormaliser:
     """`text_normalize` of the reference.
 
-    The grammars load at the first text: the Chinese one is compiled then, which takes seconds.
+    The grammars load at a process's first text: the Chinese one is compiled then, which takes
+    seconds.
     Exceptions are the reference's own: whoever calls decides what they mean.
     """
 
@@ -50,61 +52,50 @@ class ExactNormaliser:
         text = _power_in_words(text)
         text = re.sub(r"(?<=\d)\s*-\s*(?=\d)", "减", text).replace("-", "")
         text = re.sub(f"咯([{_PUNCTUATION}])", r"喽\1", text)
-        text = self._chinese_grammar.normalize(self._tables.respell(text))
+        text = _chinese_grammar().normalize(self._tables.respell(text))
         text = re.sub(r"(?<=\W)额(?=\W)", "呃", f" {text} ".replace("\\", ""))
         text = re.sub("[~～]+", "。", text)
         return _symbols_in_words(_multiply(text, "乘", "一二三四五六七八九十百千万亿").strip())
 
     def _english(self, text: str) -> str:
-        text = self._english_grammar.normalize(text.replace("'", "’"))
+        text = _english_grammar().normalize(text.replace("'", "’"))
         text = _without(text, _BRACKETS)
         text = _multiply(text, "multiply", "0-9").replace("—", " ").replace("’", "'")
-        text = re.sub(r"\d+", lambda match: self._numbers.number_to_words(match.group()), text)
+        text = re.sub(r"\d+", lambda match: _inflection().number_to_words(match.group()), text)
         text = _ENGLISH_KEPT.sub("", re.sub(r"\s+", " ", text)).lower()
         text = re.sub(r"([.,!?':;])\1+", r"\1", text)
         return re.sub(r"\s*([.,?!':;])\s*", r"\1 ", text).strip()
 
-    @cached_property
-    def _chinese_grammar(self) -> _Normaliser:
-        _quieten()
-        try:
-            from tn.chinese.normalizer import Normalizer
-        except ImportError as error:
-            raise MissingPackageError("WeTextProcessing", "Exact normalisation") from error
-        # The package ships grammars compiled with other options; the new ones go elsewhere, since
-        # its own folder may be read-only.
-        with TemporaryDirectory(prefix="glm-tts-grammar-") as cache:
-            return Normalizer(
-                cache_dir=cache,
-                overwrite_cache=True,
-                remove_erhua=False,
-                remove_interjections=False,
-                full_to_half=True,
-            )
 
-    @cached_property
-    def _english_grammar(self) -> _Normaliser:
-        _quieten()
-        try:
-            from tn.english.normalizer import Normalizer
-        except ImportError as error:
-            raise MissingPackageError("WeTextProcessing", "Exact normalisation") from error
-        return Normalizer()
+@cache
+def _chinese_grammar() -> _Normaliser:
+    _quieten()
+    grammar = load("tn.chinese.normalizer", "WeTextProcessing", _PURPOSE)
+    # The package ships grammars compiled with other options; the new ones go elsewhere, since its
+    # own folder may be read-only.
+    with TemporaryDirectory(prefix="glm-tts-grammar-") as folder:
+        return grammar.Normalizer(
+            cache_dir=folder,
+            overwrite_cache=True,
+            remove_erhua=False,
+            remove_interjections=False,
+            full_to_half=True,
+        )
 
-    @cached_property
-    def _numbers(self) -> Any:
-        try:
-            import inflect
-        except ImportError as error:
-            raise MissingPackageError("inflect", "Exact normalisation") from error
-        return inflect.engine()
+
+@cache
+def _english_grammar() -> _Normaliser:
+    _quieten()
+    return load("tn.english.normalizer", "WeTextProcessing", _PURPOSE).Normalizer()
+
+
+@cache
+def _inflection() -> Any:
+    return load("inflect", "inflect", _PURPOSE).engine()
 
 
 def _preprocess(text: str) -> str:
-    try:
-        import emoji
-    except ImportError as error:
-        raise MissingPackageError("emoji", "Exact normalisation") from error
+    emoji = load("emoji", "emoji", _PURPOSE)
     text = re.sub(r"^(\d+)\. ", r"\1。", text).replace("\\n", "\n")
     text = emoji.replace_emoji(_join_lines(text), replace="")
     return re.sub("(?<=[a-zA-Z])-(?=[a-zA-Z])", " ", text)

@@ -70,8 +70,9 @@ class FrontEnd:
         """The whole text in words, with plain punctuation."""
         if self._exact:
             return _as_reference(self._exact_normaliser, text)
-        phonemes.check_tokens(text, self._phonemes)
-        return self._improved_normaliser(text)
+        spoken = self._improved_normaliser(text)
+        phonemes.check_tokens(spoken, self._phonemes)
+        return spoken
 
     def _segments(self, text: str) -> list[str]:
         if self._exact:

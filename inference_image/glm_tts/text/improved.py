@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from glm_tts.text import chinese, english, markup
-from glm_tts.text.errors import MissingPackageError, TextError, nothing_to_speak
+from glm_tts.text.errors import TextError, nothing_to_speak
+from glm_tts.text.packages import load
 from glm_tts.text.phonemes import TOKEN, PhonemeTables
 
 # Stand for phonemes while a text is rewritten; such characters are cleaned out of the text first.
@@ -70,11 +71,7 @@ class ImprovedNormaliser:
     @cached_property
     def _converter(self) -> Any:
         """Traditional characters to simplified ones, which the model was trained on."""
-        try:
-            from opencc import OpenCC
-        except ImportError as error:
-            raise MissingPackageError("opencc", "Chinese text") from error
-        return OpenCC("t2s")
+        return load("opencc", "opencc", "Chinese text").OpenCC("t2s")
 
 
 def finish(text: str) -> str:
@@ -115,17 +112,20 @@ def _addresses(text: str, speak: Callable[[str], str]) -> str:
 
 _QUOTES = dict.fromkeys(map(ord, '"“”„«»‹›「」『』《》〈〉`\\·•'))
 _DROPPED = re.compile(r"[_|^~#\[\]{}【】()（）<>=]+")
-_LATIN = "[A-Za-z0-9]"
 
 
 def _chinese_marks(text: str) -> str:
     text = _shared_marks(text).translate(_QUOTES)
-    text = re.sub(rf"(?<={_LATIN})\s?([,.!?;:])\s?(?=[A-Za-z])", r"\1 ", text)
-    text = re.sub(r"[,;:：；、](?! [A-Za-z])", "，", text)
-    text = re.sub(r"\.(?! [A-Za-z])", "。", text)
-    text = re.sub(r"!(?! [A-Za-z])", "！", text)
-    text = re.sub(r"\?(?! [A-Za-z])", "？", text)
-    return re.sub(r"\n", "。", text)
+    text = re.sub("[：；、]", "，", text).replace("\n", "。")
+    return re.sub(r"\s?([,.!?;:])\s?", _mark_in_chinese, text)
+
+
+def _mark_in_chinese(match: re.Match[str]) -> str:
+    """An ASCII mark stays between English words, and is a Chinese one elsewhere."""
+    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
+    if (before + after).isascii() and before.isalnum() and after.isalpha():
+        return f"{match[1]} "
+    return {".": "。", "!": "！", "?": "？"}.get(match[1], "，")
 
 
 def _english_marks(text: str) -> str:
@@ -140,7 +140,7 @@ def _shared_marks(text: str) -> str:
     text = re.sub("[‘’′]", "'", re.sub(" {2,}", " ", text))
     text = re.sub(r"(?<![A-Za-z])'|'(?![A-Za-z])", "", text)
     text = re.sub(r"(?<=[A-Za-z0-9])\(([A-Za-z0-9]{1,3})\)", r" \1", text)
-    text = re.sub(r"[(（\[【{][^\S\n]*|[^\S\n]*[)）\]】}]|[—―]+|-{2,}|…+|\.{2,}", "，", text)
+    text = re.sub(r"[(（\[【{][^\S\n]*|[^\S\n]*[)）\]】}]|[—―]+|-{2,}| - |…+|\.{2,}", "，", text)
     text = re.sub("(?<=[A-Za-z])-(?=[A-Za-z0-9])", " ", text).replace("-", "")
     return _DROPPED.sub(" ", text)
 

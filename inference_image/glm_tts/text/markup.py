@@ -140,6 +140,7 @@ _SPELLED = {
     },
     **{chr(0x2460 + index): str(index + 1) for index in range(20)},
     **{chr(0x2160 + index): str(index + 1) for index in range(12)},
+    "〇": "零",
     "￥": "¥",
     "￡": "£",
     "㎡": "m²",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Every pattern starts where no digit or point stands before, so that a long run of digits is looked
 # at once and not from each of its digits: time stays linear in the length of the text.
-START = r"(?<![\d.])"
+START = r"(?<![\d.^])"
 NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,5}(?!,?\d)|\d+|(?<![A-Za-z\d.])(?=\.\d))(?:\.\d+)?(?!\d)"
 SIGN = r"(?:(?<![A-Za-z\d)\]])-)?"
 SIGNED = f"{SIGN}{START}{NUMBER}"

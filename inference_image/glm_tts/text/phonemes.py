@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from glm_tts.text.errors import MissingPackageError, TextDataError, TextError
+from glm_tts.text.errors import TextDataError, TextError
+from glm_tts.text.packages import load
 from glm_tts.text.tables import READINGS
+
+_PURPOSE = "Phoneme mode"
 
 TOKEN = re.compile(r"<\|([^<>|\s]{1,32})\|>")
 
@@ -145,9 +147,8 @@ _READINGS_PATTERN = re.compile("|".join(sorted(READINGS, key=len, reverse=True))
 
 
 def _initial_and_final(pinyin: str) -> Syllable:
-    from pypinyin.contrib.tone_convert import to_finals_tone3, to_initials
-
-    return to_initials(pinyin), to_finals_tone3(pinyin, neutral_tone_with_five=True)
+    convert = load("pypinyin.contrib.tone_convert", "pypinyin", _PURPOSE)
+    return convert.to_initials(pinyin), convert.to_finals_tone3(pinyin, neutral_tone_with_five=True)
 
 
 def _spell(
@@ -202,18 +203,15 @@ def _words(run: str) -> list[str]:
 
 
 def _pinyin(word: str) -> list[Syllable]:
-    try:
-        from pypinyin import Style, pinyin
-    except ImportError as error:
-        raise MissingPackageError("pypinyin", "Phoneme mode") from error
+    pypinyin = load("pypinyin", "pypinyin", _PURPOSE)
 
-    def read(style: Style) -> list[str]:
-        readings = pinyin(
+    def read(style: Any) -> list[str]:
+        readings = pypinyin.pinyin(
             word.translate(_RESPELT), style=style, neutral_tone_with_five=True, strict=True
         )
         return [reading[0] for reading in readings]
 
-    return list(zip(read(Style.INITIALS), read(Style.FINALS_TONE3), strict=False))
+    return list(zip(read(pypinyin.Style.INITIALS), read(pypinyin.Style.FINALS_TONE3), strict=False))
 
 
 def _aligned(text: str, syllables: Sequence[Syllable]) -> list[Syllable | None]:
@@ -224,16 +222,10 @@ def _aligned(text: str, syllables: Sequence[Syllable]) -> list[Syllable | None]:
 
 
 def _jieba() -> Any:
-    """jieba's tagger. It imports a deprecated module, and logs how long its dictionary took."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import jieba
-            import jieba.posseg
-    except ImportError as error:
-        raise MissingPackageError("jieba", "Phoneme mode") from error
-    jieba.setLogLevel("WARNING")
-    return jieba.posseg
+    """jieba's tagger, without its report of how long the dictionary took to load."""
+    tagger = load("jieba.posseg", "jieba", _PURPOSE)
+    tagger.jieba.setLogLevel("WARNING")
+    return tagger
 
 
 def _as_token(phoneme: str) -> str:

@@ -14,12 +14,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from glm_tts.text.errors import MissingPackageError, TextDataError
-
-if TYPE_CHECKING:
-    import tiktoken
+from glm_tts.text.errors import TextDataError
+from glm_tts.text.packages import load
 
 SPEECH_IDS = 32768
 """Size of the speech codebook."""
@@ -93,11 +91,8 @@ class TextTokenizer:
         return self._encoding.encode_ordinary(piece) if phoneme is None else [phoneme]
 
 
-def _encoding(ranks: Mapping[bytes, int]) -> tiktoken.Encoding:
-    try:
-        import tiktoken
-    except ImportError as error:
-        raise MissingPackageError("tiktoken", "The text tokenizer") from error
+def _encoding(ranks: Mapping[bytes, int]) -> Any:
+    tiktoken = load("tiktoken", "tiktoken", "The text tokenizer")
     return tiktoken.Encoding(
         "glm-tts", pat_str=_PATTERN, mergeable_ranks=dict(ranks), special_tokens={}
     )

@@ -101,13 +101,19 @@ LIKELY = st.sampled_from(
 TEXTS = st.lists(st.one_of(LIKELY, st.text(max_size=4)), max_size=12).map("".join)
 
 
+def _said_or_refused(text: str) -> tuple[str, str | None]:
+    try:
+        return _normaliser("improved")(text), None
+    except TextError as refusal:
+        return "", refusal.code
+
+
 @settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_any_text_is_said_in_words_or_refused_as_unspeakable(text: str) -> None:
-    try:
-        spoken = _normaliser("improved")(text)
-    except TextError as refusal:
-        assert refusal.code in {"empty_text", "nothing_to_speak"}
+    spoken, code = _said_or_refused(text)
+    assert code in {None, "empty_text", "nothing_to_speak"}
+    if code is not None:
         return
     words = re.sub(r"<\|[^<>|\s]+\|>", "", spoken)
     assert not re.search(r"[0-9\n<>|*`#“”\U0001f300-\U0001faff\U000f0000-\U000ffffd]", words)
@@ -126,36 +132,15 @@ def test_any_text_in_the_reference_s_way_ends_as_a_sentence(text: str) -> None:
     assert spoken[-1] in "。.？?"
 
 
-UNITS_OF_LONG_TEXTS = [
-    *("1", "1,111", "1.", "1-", "1 ", "1/", "1:", "1+", "- 1", "~1", "1%", "1年", "2024-", "$1"),
-    *("a", "a ", "a.", "a@", "a'", "http://a", "www.", "x^", "1e", "v1.", "May 1 ", "电话1", "中"),
-    *(
-        "-",
-        "=",
-        ">",
-        "*",
-        "_",
-        "~",
-        "|",
-        "`",
-        "#",
-        " #",
-        "(",
-        "'",
-        "。",
-        "!",
-        "…",
-        "\n- ",
-        "½",
-        "😀",
-    ),
-    *("<a", "<a b=", "<!--", "<script>", "[a](", "![", "**a", "&amp;", " :)", "<|SH|>", "a\u0301"),
+REPEATED = [
+    *("1", "1,111", "1.", "1-", "1 ", "1/", "1:", "1+", "~1", "2024-", "$1", "a", "a.", "a@", "x^"),
+    *("-", "=", "*", "#", "!", "\n- ", "½", "<a b=", "<!--", "[a](", "**a", " :)", "<|SH|>"),
 ]
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("unit", UNITS_OF_LONG_TEXTS)
-def test_long_repetitive_text_takes_time_in_proportion(unit: str) -> None:
-    """At 60,000 characters a rule that is quadratic would run into the limit, many times over."""
-    text = "中" + unit * (60_000 // len(unit)) + "x"
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("piece", REPEATED)
+def test_a_long_repetitive_text_does_not_hang(piece: str) -> None:
+    """Rules are linear in the length of a text: one that is not would reach the limit here."""
+    text = "中" + piece * (100_000 // len(piece)) + "x"
     assert _normaliser("improved")(text).endswith(("。", "！"))

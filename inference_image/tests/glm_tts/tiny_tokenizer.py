@@ -11,12 +11,12 @@ from typing import Any
 
 SPEECH_CODES = 32768
 INITIALS = "b p m f d t n l g k h j q x zh ch sh r z c s".split()  # noqa: SIM905
-FINALS = (
+_FINALS = (
     "a o e i ii iii u v ai ei ao ou an en ang eng er ia ie iao iou ian in iang ing ua uo uai uei "
     "uan uen uang ueng ong ve van vn iong"
-).split()
+)
 PHONEMES = [f"<|{name.upper()}|>" for name in INITIALS] + [
-    f"<|{final.upper()}{tone}|>" for final, tone in product(FINALS, "12345")
+    f"<|{final.upper()}{tone}|>" for final, tone in product(_FINALS.split(), "12345")
 ]
 MERGES = [
     *("th", "the", " t", " the", "in", "ing", "er", "an", "and", " a", " an", " and", "lo", "llo"),
