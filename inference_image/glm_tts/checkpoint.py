@@ -20,6 +20,7 @@ written to construct objects, is read as plain data.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import zipfile
@@ -62,6 +63,7 @@ CONFIGS: Final = (
 BUNDLE: Final = "bundle.json"
 BUNDLE_WEIGHTS: Final = "weights.safetensors"
 BUNDLE_FORMAT: Final = 1
+MANIFEST: Final = "SHA256SUMS"
 
 _CONFIG_LIMIT: Final = 2**20
 _SHOWN_FAULTS: Final = 20
@@ -528,3 +530,9 @@ class Bundle(Checkpoint):
 
 def _inner(part: str, name: str) -> str:
     return name.removeprefix(f"{part}/")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

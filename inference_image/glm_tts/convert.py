@@ -24,6 +24,7 @@ from glm_tts.checkpoint import (
     BUNDLE_FORMAT,
     BUNDLE_WEIGHTS,
     CONFIGS,
+    MANIFEST,
     PARTS,
     Checkpoint,
     CheckpointError,
@@ -31,12 +32,11 @@ from glm_tts.checkpoint import (
     Spec,
     converted,
     open_checkpoint,
+    sha256,
 )
 
-FILE_FOLDERS: Final = ("vq32k-phoneme-tokenizer", "vocos2d", "frontend", "configs")
-"""Folders whose files are used as they are."""
-
-MANIFEST: Final = "SHA256SUMS"
+FILE_FOLDERS: Final = ("vq32k-phoneme-tokenizer", "vocos2d", "frontend", "configs", "voices")
+"""Folders whose files are used as they are; the last one is the server's."""
 
 
 def convert(source: Path, target: Path, llm_dtype: torch.dtype | None = torch.bfloat16) -> str:
@@ -123,12 +123,6 @@ def write_manifest(folder: Path) -> str:
     content = "".join(lines).encode()
     (folder / MANIFEST).write_bytes(content)
     return hashlib.sha256(content).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ from glm_tts.checkpoint import (
     load_module,
     open_checkpoint,
 )
-from glm_tts.convert import MANIFEST, convert, main
+from glm_tts.convert import convert, main
 from glm_tts.flow import Flow, FlowConfig
 from glm_tts.hift import HiFT
 from glm_tts.llama import KeyValueCache, Llama, LlamaConfig, fused
@@ -138,6 +138,8 @@ def folder(tmp_path: Path, parts: dict[str, nn.Module]) -> Path:
     (folder / "frontend/campplus.onnx").write_bytes(b"graph")
     (folder / "frontend/spk2info.pt").write_bytes(b"pickle")
     (folder / "vocos2d/generator_jit.ckpt").write_bytes(b"program")
+    (folder / "voices").mkdir()
+    (folder / "voices/ming.wav").write_bytes(b"clip")
     (folder / "LICENSE").write_text("as you like")
     return folder
 
@@ -519,7 +521,7 @@ def test_a_bundle_gives_what_the_checkpoint_gave(
         assert list(bundle.layout(part).items()) == list(published.layout(part).items())
     for name in module.CONFIGS:
         assert bundle.config(name) == published.config(name)
-    for name in (*FILES, "vq32k-phoneme-tokenizer/tokenizer.model", "LICENSE"):
+    for name in (*FILES, "vq32k-phoneme-tokenizer/tokenizer.model", "voices/ming.wav", "LICENSE"):
         assert bundle.path(name).read_bytes() == published.path(name).read_bytes()
     assert faults_of(tmp_path / "bundle") == []
 
@@ -547,11 +549,13 @@ def test_the_parts_lie_in_the_order_in_which_they_are_needed(folder: Path, tmp_p
 def test_neither_programs_nor_pickles_get_into_a_bundle(folder: Path, tmp_path: Path) -> None:
     convert(folder, tmp_path / "bundle")
     files = [it for it in (tmp_path / "bundle").rglob("*") if it.is_file()]
-    assert {it.suffix for it in files} == {".json", ".safetensors", ".model", ".onnx", ".ckpt", ""}
+    assert {it.suffix for it in files} == {
+        *(".json", ".safetensors", ".model", ".onnx", ".ckpt", ".wav", ""),
+    }
 
 
 def test_the_manifest_is_one_that_weights_are_fetched_by(folder: Path, tmp_path: Path) -> None:
-    assert MANIFEST == WEIGHTS_MANIFEST
+    assert module.MANIFEST == WEIGHTS_MANIFEST
     digest = convert(folder, tmp_path / "bundle")
     content = (tmp_path / "bundle/SHA256SUMS").read_bytes()
     assert digest == hashlib.sha256(content).hexdigest()
