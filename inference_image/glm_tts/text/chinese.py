@@ -272,11 +272,11 @@ _ACCOUNTS_AND_PHONES: list[_Rule] = [
     (rf"{START}[48]00[- ]\d{{3,4}}[- ]\d{{3,4}}(?!\d)", _phone),
     (r"\+\d{1,3}(?:[- ]\d{2,8}){2,4}(?!\d)", _phone),
     (
-        rf"((?:{_NAMED})(?:号码|是|为|[:： ]){{0,2}})(\d{{3,12}})(?!\d|[.,]\d|[年月元个])",
+        rf"((?:{_NAMED})(?:号码|是|为|[:： ]){{0,2}})(\d{{3,12}})(?!\d|[.,]\d|[年月元个行条位次人多余万块])",
         _named_number,
     ),
-    (rf"{START}\d{{3,6}}(?=打?个?电话|热线|报警|急救)", _leading_digits),
-    (r"([打报叫])(11[049]|12[02])(?!\d)", _named_number),
+    (rf"{START}\d{{3,6}}(?=打个?电话|热线|报警|急救)", _leading_digits),
+    (r"([打报叫])(11[049]|12[02])(?![\d.分个次折米元])", _named_number),
 ]
 _DATES: list[_Rule] = [
     (r"(?<=[年月日号点分])\s?[-—~]\s?(?=\d{1,4}[年月日号点:])", "到"),
@@ -303,7 +303,7 @@ _DATES: list[_Rule] = [
 ]
 _SCORES_AND_TIMES: list[_Rule] = [
     (r"(?<![\d.:])(\d{1,2})['′](\d{1,2})[\"″]", r"\1分\2秒"),
-    (rf"((?:{_SCORE})[^\d，。]{{0,6}})(\d{{1,3}})[:-](\d{{1,3}})(?![:\d])", _ratio),
+    (rf"((?:{_SCORE})[^\d，。]{{0,6}})(\d{{1,3}})[:-](\d{{1,3}})(?![:\d%])", _ratio),
     (r"(\d{1,2}:\d\d)\s?[-~]\s?(?=\d{1,2}:\d\d)", r"\1到"),
     (
         r"(?<![\d.:])(?P<h>\d{1,2}):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d))?(?![\d:])"
@@ -359,11 +359,12 @@ _CODES: list[_Rule] = [
     (rf"{START}\d{{1,12}}(?:-\d{{1,12}}){{2,9}}(?![\d-])", _hyphened),
     (r"(?<![A-Za-z])([A-Z]{1,2})(\d{2,4})(?=次|航班|号列车)", _named_number),
     (rf"([{_PROVINCES}][A-Z])·?([A-Z\d]{{5,6}})(?![A-Z\d])", _named_number),
+    (r"(?<![A-Za-z])(?i:no)\.\s?(?=\d)", "第"),
     (rf"{START}[1-9]\d{{2,3}}(?=室|房间|号房|教室)", _leading_digits),
 ]
 _NUMBERS: list[_Rule] = [
     (r"(?<![A-Za-z\d.])(\d{1,9})(?:st|nd|rd|th)(?![A-Za-z])", lambda m: ordinal_en(int(m[1]))),
-    (rf"(?<!第){START}2(?={_TWO_BEFORE})", "两"),
+    (rf"(?<!第)({SIGN}){START}2(?={_TWO_BEFORE})", lambda m: "负两" if m[1] else "两"),
     (rf"({SIGNED})[wW](?![A-Za-z])", lambda m: count_zh(m[1]) + "万"),
     (rf"({SIGNED})[x×](?!\w)", lambda m: count_zh(m[1]) + "倍"),
     (rf"({SIGNED})k(?![A-Za-z])", lambda m: count_zh(m[1]) + "千"),

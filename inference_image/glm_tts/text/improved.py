@@ -117,13 +117,15 @@ _DROPPED = re.compile(r"[_|^~#\[\]{}【】()（）<>=]+")
 def _chinese_marks(text: str) -> str:
     text = _shared_marks(text).translate(_QUOTES)
     text = re.sub("[：；、]", "，", text).replace("\n", "。")
+    text = re.sub("[^\\w\\s，。！？,.!?;:'\U000f0000-\U000ffffd]|_", " ", text)
     return re.sub(r"\s?([,.!?;:])\s?", _mark_in_chinese, text)
 
 
 def _mark_in_chinese(match: re.Match[str]) -> str:
     """An ASCII mark stays between English words, and is a Chinese one elsewhere."""
-    before, after = match.string[: match.start()][-1:], match.string[match.end() :][:1]
-    if (before + after).isascii() and before.isalnum() and after.isalpha():
+    start, end = match.span()
+    around = match.string[max(start - 1, 0) : start] + match.string[end : end + 1]
+    if len(around) == 2 and around.isascii() and around[0].isalnum() and around[1].isalpha():
         return f"{match[1]} "
     return {".": "。", "!": "！", "?": "？"}.get(match[1], "，")
 

@@ -109,7 +109,9 @@ def _cleaned(character: str) -> str:
         return "\n" if character == "\n" else " " if character == "\t" else ""
     if category[0] == "Z":
         return "\n" if category in ("Zl", "Zp") else " "
-    if category[0] == "L" or category in ("Nd", "Nl") or "\u2f00" <= character <= "\u2fdf":
+    if category == "Nd":
+        return str(unicodedata.decimal(character))
+    if category[0] == "L" or category == "Nl" or "\u2f00" <= character <= "\u2fdf":
         return unicodedata.normalize("NFKC", character)
     if "\u3371" <= character <= "\u33df" or (category == "No" and character > "\u2080"):
         return unicodedata.normalize("NFKC", character)
