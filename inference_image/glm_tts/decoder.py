@@ -42,7 +42,7 @@ class DecoderConfig:
 
     rows: int = 32
     """Streams that are decoded side by side."""
-    length: int = 2048
+    length: int = 3072
     """Ids of one stream, prompt and speech together."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     speech_only: bool = True
@@ -117,9 +117,16 @@ class Decoder:
     """A language model with a cache, and the streams that it is decoding.
 
     Not safe to use from several threads at once.
+
+    Raises:
+        ValueError: the cache is longer than the model's positions.
     """
 
     def __init__(self, llama: Llama, vocabulary: SpeechVocabulary, config: DecoderConfig) -> None:
+        if config.length > llama.config.positions:
+            raise ValueError(
+                f"length: {config.length}, the model has {llama.config.positions} positions"
+            )
         weight = llama.embedding.weight
         self.config, self.active = config, 0
         self._llama, self._vocabulary = llama, vocabulary

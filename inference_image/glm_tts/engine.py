@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from glm_tts.blocks import Blocks, Pass
+from glm_tts.blocks import FRAMES_PER_ID, Blocks, Pass
 from glm_tts.decoder import Decoder, DecoderConfig, Drawn, SpeechVocabulary
 from glm_tts.flow import Flow
 from glm_tts.llama import Llama
@@ -207,10 +207,7 @@ class Engine:
         Raises:
             RequestError: there is nothing to speak, or a segment does not fit.
         """
-        if not request.segments:
-            raise RequestError("segments: none, at least one is needed")
-        for segment in request.segments:
-            self._check(request.speaker, segment)
+        self.check(request)
         stream = Stream(request)
         first = self._begin(stream, 0)
         with self._changed:
@@ -220,6 +217,28 @@ class Engine:
             self._arrived.append(first)
             self._changed.notify_all()
         return stream
+
+    def check(self, request: Request) -> None:
+        """Raise `RequestError` for a request that `speak` would refuse."""
+        if not request.segments:
+            raise RequestError("segments: none, at least one is needed")
+        for segment in request.segments:
+            room = self._room(request.speaker, segment)
+            if not segment.text_ids:
+                raise RequestError("segments: one has no text ids")
+            if segment.maximum > room:
+                raise RequestError(
+                    f"segments: {len(segment.text_ids)} text ids may need {segment.maximum} speech "
+                    f"ids, and beside this voice's prompt there is room for {max(room, 0)}: use "
+                    "shorter segments, or a shorter reference clip"
+                )
+
+    def _room(self, speaker: Speaker, segment: Segment) -> int:
+        """Speech ids that a segment may have, if nothing but the voice comes before it."""
+        voice = len(speaker.text_ids) + len(speaker.speech_ids)
+        decoded = self.config.decoder.length - voice - len(segment.text_ids) - 2
+        synthesised = self.config.frame_buckets[-1] // FRAMES_PER_ID - len(speaker.speech_ids)
+        return min(decoded, synthesised)
 
     def record(self) -> None:
         """Record CUDA graphs, if there is a GPU. Blocks for about a minute."""
@@ -312,18 +331,6 @@ class Engine:
             self._speaking.clear()
             self._changed.notify_all()
 
-    def _check(self, speaker: Speaker, segment: Segment) -> None:
-        own = len(speaker.text_ids) + len(segment.text_ids) + 1 + len(speaker.speech_ids)
-        room = self.config.decoder.length - own - 1
-        if not segment.text_ids:
-            raise RequestError("segments: one has no text ids")
-        if segment.maximum > room:
-            raise RequestError(
-                f"segments: {len(segment.text_ids)} text ids may need {segment.maximum} speech "
-                f"ids, and beside this voice's prompt there is room for {max(room, 0)}: use "
-                "shorter segments, or a shorter reference clip"
-            )
-
     def _begin(self, stream: Stream, number: int) -> _Spoken:
         request = stream.request
         # Every segment begins from the seed, as the published pipeline has it.
@@ -381,9 +388,8 @@ class Engine:
         def fits() -> bool:
             speech = sum(len(one.utterance.speech_ids) for one in earlier)
             text = sum(len(one.segment.text_ids) for one in earlier)
-            own = len(speaker.text_ids) + len(segment.text_ids) + 1 + len(speaker.speech_ids)
-            room = self.config.decoder.length - own - segment.maximum - 1
             known = len(speaker.speech_ids) + speech + expected
+            room = self._room(speaker, segment) - segment.maximum
             return known <= self.config.prompt_ids and speech + text <= room
 
         while earlier and not fits():

@@ -36,7 +36,7 @@ TINY = ModelSize(
         head_size=16,
         feed_forward_size=128,
         vocabulary_size=512,
-        positions=2048,
+        positions=4096,
     ),
     FlowConfig(
         DiTConfig(

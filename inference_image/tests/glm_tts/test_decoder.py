@@ -140,6 +140,8 @@ def test_a_shared_prompt_is_read_once_and_changes_nothing() -> None:
 
 
 def test_what_does_not_fit_is_refused_and_leaves_the_decoder_as_it_was() -> None:
+    with pytest.raises(ValueError, match="length: 65, the model has 64 positions"):
+        Decoder(LLAMA, VOCABULARY, replace(CONFIG, length=65))
     decoder = Decoder(LLAMA, VOCABULARY, CONFIG)
     uniform = torch.rand(5, 2)
     with pytest.raises(ValueError, match="prompt: 48 ids, at most 47 fit"):
@@ -159,5 +161,5 @@ def test_buckets_hold_every_number_of_rows_and_every_length() -> None:
         assert buckets == sorted(set(buckets))
         assert buckets[-1] == rows
     assert DecoderConfig(rows=32).row_buckets() == [1, 2, 4, 8, 16, 24, 32]
-    assert DecoderConfig(length=2048).length_buckets() == [256, 512, 1024, 2048]
+    assert DecoderConfig().length_buckets() == [256, 512, 1024, 2048, 3072]
     assert DecoderConfig(length=100).length_buckets() == [100]
