@@ -154,6 +154,10 @@ def _amount(match: Match, speak: Callable[[str], str]) -> str:
     return f"{speak(match['n'])}到{speak(match['to'])}"
 
 
+def _blood_pressure(match: Match) -> str:
+    return f"{number_zh(match[1])}比{number_zh(match[2])}毫米汞柱"
+
+
 def _quantity(match: Match) -> str:
     """-3.5℃ as 零下三点五摄氏度, 10-20kg as 十到二十公斤."""
     unit = UNITS_ZH[match["unit"]]
@@ -233,6 +237,12 @@ def _version(match: Match) -> str:
     return "点".join(number_zh(part) for part in match.group().split("."))
 
 
+def _about(match: Match) -> str:
+    """2、3天 as 两三天; other pairs are two numbers."""
+    follows = int(match[2]) == int(match[1]) + 1
+    return count_zh(match[1]) + number_zh(match[2]) if follows else match.group()
+
+
 def _number(match: Match) -> str:
     return number_zh(match.group())
 
@@ -301,6 +311,7 @@ _DATES: list[_Rule] = [
     (rf"{START}(\d{{4}})年(前|后|来|间|历史|的历史|)", _year),
     (rf"{START}\d\d(?=年\d{{1,2}}月)", _digits),
     (rf"{START}(?:[5-9][05]|0[05])(?=后)", _digits),
+    (rf"{START}(\d{{1,2}})[·•](\d{{1,2}})(?!\d)", lambda m: digits_zh(m[1] + m[2])),
 ]
 _SCORES_AND_TIMES: list[_Rule] = [
     (r"(?<![\d.:])(\d{1,2})['′](\d{1,2})[\"″]", r"\1分\2秒"),
@@ -330,6 +341,7 @@ _QUANTITIES: list[_Rule] = [
         rf"({START}{NUMBER}\s?[kcmd]?m)([23])(?![\dA-Za-z])",
         lambda m: m[1] + ("²" if m[2] == "2" else "³"),
     ),
+    (rf"({START}{NUMBER})/({NUMBER})\s?mmHg(?![A-Za-z])", _blood_pressure),
     (rf"(?P<n>{SIGNED}){_RANGE_TO}\s?(?P<unit>{_UNIT})(?![A-Za-z²³])", _quantity),
     (rf"(?P<n>{SIGNED})(?P<first>[%‰]?){_RANGE_TO}(?P<mark>[%‰])", _percent),
 ]
@@ -349,7 +361,8 @@ _MATHEMATICS: list[_Rule] = [
         r"\1减",
     ),
     (
-        r"(?<![\d./])(?:(?P<w>\d{1,4}) )?(?P<a>\d{1,5})\s?/\s?(?P<b>\d{1,5})(?![\d/.])",
+        r"(?<![\d./])(?:(?P<w>\d{1,4}) )?(?P<a>\d{1,5}(?:\.\d{1,2})?)\s?/\s?"
+        r"(?P<b>\d{1,5})(?![\d/]|\.\d)",
         _fraction,
     ),
     (rf"({SIGNED})\s?([-~])\s?(-?{NUMBER})", _range),
@@ -358,13 +371,14 @@ _MATHEMATICS: list[_Rule] = [
 ]
 _CODES: list[_Rule] = [
     (rf"{START}\d{{1,12}}(?:-\d{{1,12}}){{2,9}}(?![\d-])", _hyphened),
-    (r"(?<![A-Za-z])([A-Z]{1,2})(\d{2,4})(?=次|航班|号列车)", _named_number),
+    (r"(?<![A-Za-z])([A-Z]{1,2})(\d{1,4})(?=次|航班|号列车)", _named_number),
     (rf"([{_PROVINCES}][A-Z])·?([A-Z\d]{{5,6}})(?![A-Z\d])", _named_number),
     (r"(?<![A-Za-z])(?i:no)\.\s?(?=\d)", "第"),
-    (rf"{START}[1-9]\d{{2,3}}(?=室|房间|号房|教室)", _leading_digits),
+    (rf"{START}[1-9]\d{{2,3}}(?=会议室|室|房间|号房)", _leading_digits),
 ]
 _NUMBERS: list[_Rule] = [
     (r"(?<![A-Za-z\d.])(\d{1,9})(?:st|nd|rd|th)(?![A-Za-z])", lambda m: ordinal_en(int(m[1]))),
+    (r"(?<![\d、第])([1-8])、([2-9])(?=[天个人岁年次周倍成百千万名位件])", _about),
     (rf"(?<!第)({SIGN}){START}2(?={_TWO_BEFORE})", lambda m: "负两" if m[1] else "两"),
     (rf"({SIGNED})[wW](?![A-Za-z])", lambda m: count_zh(m[1]) + "万"),
     (rf"({SIGNED})[x×](?!\w)", lambda m: count_zh(m[1]) + "倍"),

@@ -378,6 +378,14 @@ _QUANTITIES: list[_Rule] = [
     (rf"({SIGNED})\s?([€£¥$]|(?:USD|EUR|GBP|RMB|CNY|JPY)(?![A-Za-z]))", _money_after),
     (rf"{START}(\d{{1,2}})['’](\d{{1,2}})[\"”](?!\w)", _feet_and_inches),
     (
+        rf"({START}{NUMBER})/({NUMBER})\s?mmHg(?![A-Za-z])",
+        lambda m: f"{number_en(m[1])} over {number_en(m[2])} millimeters of mercury",
+    ),
+    (
+        rf"({START}(?!1/){NUMBER})/(10|100)(?![\d/]|\.\d)",
+        lambda m: f"{number_en(m[1])} out of {number_en(m[2])}",
+    ),
+    (
         rf"({START}{NUMBER}\s?(?:[kcm]?m|ft))([23])(?![\dA-Za-z])",
         lambda m: m[1] + ("²" if m[2] == "2" else "³"),
     ),

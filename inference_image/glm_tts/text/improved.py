@@ -133,8 +133,8 @@ def _mark_in_chinese(match: re.Match[str]) -> str:
 def _english_marks(text: str) -> str:
     text = _shared_marks(text).translate(_QUOTES)
     text = text.translate(str.maketrans("，。！？：；、", ",.!?:;,")).replace("\n", ". ")
-    text = re.sub(r"[^\w\s.,!?':;]|_", " ", text)
-    return re.sub(r"\s*([.,?!:;])\s*", r"\1 ", text)
+    text = " ".join(re.sub(r"[^\w\s.,!?':;]|_", " ", text).split())
+    return re.sub(r" ?([.,?!:;]) ?", r"\1 ", text)
 
 
 def _shared_marks(text: str) -> str:

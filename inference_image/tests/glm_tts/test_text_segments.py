@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_tts.text.segments import MAX_WEIGHT, split, split_as_reference, syllables, weight
@@ -109,6 +109,7 @@ UNITS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(UNITS, max_size=300).map("".join))
 def test_nothing_is_lost_and_no_segment_is_empty_or_too_heavy(text: str) -> None:
     segments = split(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_tts.text import SPEECH_IDS, SpecialIds, TextDataError, TextTokenizer
@@ -59,6 +59,7 @@ PIECES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES, max_size=8).map("".join))
 def test_text_is_encoded_as_by_the_literal_algorithm_with_nothing_before_or_after(
     text: str,
