@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from functools import cache
+from itertools import groupby
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
@@ -61,7 +62,7 @@ class ExactNormaliser:
         text = _english_grammar().normalize(text.replace("'", "’"))
         text = _without(text, _BRACKETS)
         text = _multiply(text, "multiply", "0-9").replace("—", " ").replace("’", "'")
-        text = re.sub(r"\d+", lambda match: _inflection().number_to_words(match.group()), text)
+        text = _numbers_in_words(text)
         text = _ENGLISH_KEPT.sub("", re.sub(r"\s+", " ", text)).lower()
         text = re.sub(r"([.,!?':;])\1+", r"\1", text)
         return re.sub(r"\s*([.,?!':;])\s*", r"\1 ", text).strip()
@@ -117,6 +118,12 @@ def _power_in_words(text: str) -> str:
     return _POWER.sub(
         lambda m: "{}乘{}的{}次方".format(*map(_chinese_number, m.groups())), text, count=1
     )
+
+
+def _numbers_in_words(text: str) -> str:
+    """English names of the digits that are left; ² and ① are digits too, and become "zero"."""
+    runs = [(is_number, "".join(run)) for is_number, run in groupby(text, str.isdigit)]
+    return "".join(_inflection().number_to_words(r) if is_number else r for is_number, r in runs)
 
 
 def _chinese_number(digits: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -240,6 +241,13 @@ def _front_end(mode: package.Mode) -> FrontEnd:
     ranks = {token: rank for rank, token in enumerate(tiny.rank_table())}
     tokenizer = TextTokenizer(ranks, ADDED, Path("tiny"))
     return FrontEnd(tokenizer, mode, PhonemeTables(kept=frozenset("人")))
+
+
+def test_the_packages_for_texts_are_imported_when_a_text_needs_them() -> None:
+    optional = ["tiktoken", "opencc", "jieba", "pypinyin", "tn", "inflect", "emoji"]
+    code = f"import sys, glm_tts.text; print([m for m in {optional} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 def test_every_exported_name_exists() -> None:
