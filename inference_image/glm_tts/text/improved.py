@@ -24,7 +24,9 @@ _STAND_IN = re.compile("[\U000f0000-\U000ffffd]")
 
 _HAN_RANGE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _HAN = re.compile(f"[{_HAN_RANGE}\U000f0000-\U000ffffd]")
-_SENTENCE_END = re.compile(r"(?<=[。！？；\n])|(?<=[!?])(?![!-~])|(?<=\.) (?=[^\W\d_])")
+_SENTENCE_END = re.compile(
+    r"(?<=[。！？；\n])|(?<=[!?])(?![!-~])|(?<=\.) (?=[^\W\d_])" + f"|(?<=[{_HAN_RANGE}][!?])"
+)
 
 _TLD = "com|org|net|edu|gov|io|ai|cn|co|app|dev|info|me|tv|uk|de|jp|hk|tw|us|eu"
 _MAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}"
