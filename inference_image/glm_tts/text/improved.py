@@ -31,7 +31,7 @@ _SENTENCE_END = re.compile(
 _TLD = "com|org|net|edu|gov|io|ai|cn|co|app|dev|info|me|tv|uk|de|jp|hk|tw|us|eu"
 _MAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}"
 _LINK = (
-    r"(?:https?|ftp)://[^\s<>\"'，。！？；：、（）《》“”\u3400-\u9fff]{1,2000}"
+    "(?:https?|ftp)://[^\\s<>\"'，。！？；：、（）《》“”\u3400-\u9fff\U000f0000-\U000ffffd]{1,2000}"
     rf"|(?:[A-Za-z0-9][A-Za-z0-9-]{{0,62}}\.){{1,4}}(?:{_TLD})(?![A-Za-z0-9-])"
     r"(?:/[A-Za-z0-9._~/-]{0,500})?(?:[?#][\w=&%.~/-]{0,500})?"
 )
