@@ -67,7 +67,9 @@ class Blocks:
         end = self.end(index)
         if ended and ids <= end:
             return Pass(index, ids, ids * FRAMES_PER_ID, final=True)
-        if ids < end:
+        # Only with an id more is it known not to be the last: what is spoken must not depend on
+        # when its end was learnt.
+        if ids <= end:
             return None
         return Pass(index, end, (end - self.size(index) // 2) * FRAMES_PER_ID, final=False)
 

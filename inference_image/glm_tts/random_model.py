@@ -73,11 +73,12 @@ def random_hift(config: HiFTConfig, seed: int = 0) -> HiFT:
     """A vocoder whose voice is about as high and as loud as a person's, and is not clipped."""
     hift = HiFT(config)
     randomised(hift, seed)
+    parameters = dict(hift.named_parameters())
     with torch.no_grad():
-        hift.f0_predictor.classifier.weight.mul_(30.0)
-        hift.f0_predictor.classifier.bias.fill_(180.0)
-        hift.conv_post.parametrizations.weight.original0.mul_(0.1)
-        hift.conv_post.bias.fill_(-3.0)
+        parameters["f0_predictor.classifier.weight"].mul_(30.0)
+        parameters["f0_predictor.classifier.bias"].fill_(180.0)
+        parameters["conv_post.parametrizations.weight.original0"].mul_(0.1)
+        parameters["conv_post.bias"].fill_(-3.0)
     return hift
 
 

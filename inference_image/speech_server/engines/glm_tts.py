@@ -178,4 +178,5 @@ def _clip(path: Path) -> tuple[NDArray[np.float32], int]:
             channels, rate = file.getnchannels(), file.getframerate()
     except (wave.Error, EOFError) as error:
         raise VoiceFolderError(f"voices/{path.name}: is no WAV file: {error}") from error
-    return content.reshape(-1, channels).T.astype(np.float32) / 32768, rate
+    samples = content.reshape(-1, channels).T.astype(np.float32)
+    return samples / np.float32(32768), rate
