@@ -1,4 +1,4 @@
-"""`python -m speech_server`: the service with the bundled CPU voice."""
+"""`python -m speech_server`: the service with the engine that its settings name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 from pydantic import ValidationError
 
+from speech_server.engine import Engine
 from speech_server.engines.hibari import HibariEngine
 from speech_server.server import serve
 from speech_server.settings import ENVIRONMENT_PREFIX, Settings, UnknownVariablesError
@@ -29,12 +30,28 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    try:
+        engine = _engine(settings)
+    except (ImportError, ValueError) as error:
+        print(f"{ENVIRONMENT_PREFIX}ENGINE={settings.engine}: {error}", file=sys.stderr)
+        return _BAD_SETTINGS
+    return asyncio.run(serve(settings, engine))
+
+
+def _engine(settings: Settings) -> Engine:
+    if settings.engine == "glm_tts":
+        if settings.model_directory is None:
+            raise ValueError(f"needs {ENVIRONMENT_PREFIX}MODEL_DIRECTORY, where its weights are")
+        # It loads torch, which the bundled voice's image does not have.
+        from speech_server.engines.glm_tts import GlmTtsEngine
+
+        return GlmTtsEngine(settings.model_directory)
     if settings.model_directory is not None:
         logging.getLogger(__package__).warning(
             "the bundled voice brings its own weights: nothing in %s is read",
             settings.model_directory,
         )
-    return asyncio.run(serve(settings, HibariEngine()))
+    return HibariEngine()
 
 
 if __name__ == "__main__":

@@ -48,9 +48,12 @@ class Settings(BaseSettings):
     """How long streams in flight may take to finish after SIGTERM; 0 cuts them at once. The pod's
     termination grace period must be longer."""
 
+    engine: Literal["hibari", "glm_tts"] = "hibari"
+    """What speaks: the bundled CPU voice, or GLM-TTS, for which the image needs torch."""
+
     model_directory: DirectoryPath | None = None
     """Folder with the engine's weights, complete and verified. The bundled voice has its own and
-    reads none."""
+    reads none; GLM-TTS needs them, and its voices beside them."""
 
     gateway_principal: str | None = Field(default=None, pattern=r"^[^/]+/ns/[^/]+/sa/[^/]+$")
     """Identity of the gateway's proxies, as in `cluster.local/ns/istio-ingress/sa/public-gateway`:

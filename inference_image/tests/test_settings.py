@@ -45,6 +45,7 @@ def test_variables_that_kubernetes_injects_are_refused_with_the_fix(
         ("SPEECH_QUEUE_LIMIT", "-1", "0"),
         ("SPEECH_DRAIN_SECONDS", "-0.1", "0"),
         ("SPEECH_LOG_LEVEL", "loud", "debug"),
+        ("SPEECH_ENGINE", "glm-tts", "hibari"),
         ("SPEECH_MODEL_DIRECTORY", "/nowhere", "/"),
         ("SPEECH_OUTPUTS_URI", "file:///nowhere", "file:///dev/shm"),
         ("SPEECH_OUTPUTS_URI", "s3://voices/outputs", "s3://voices/outputs/"),
@@ -76,3 +77,12 @@ def test_weights_that_the_bundled_voice_does_not_read_are_told_of(
         monkeypatch.setenv("SPEECH_MODEL_DIRECTORY", "/etc")
     assert main() == 0
     assert ("nothing in /etc is read" in caplog.text) is given
+
+
+def test_an_engine_without_its_weights_ends_the_process_and_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPEECH_ENGINE", "glm_tts")
+    assert main() == 2
+    expected = "SPEECH_ENGINE=glm_tts: needs SPEECH_MODEL_DIRECTORY, where its weights are\n"
+    assert capsys.readouterr().err == expected
