@@ -93,7 +93,8 @@ class Conv(nn.Conv1d):
 class TransposedConv(nn.ConvTranspose1d):
     """As `Conv`, from a low rate to a higher one."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        del output_size  # lengths are always the rate's multiple
         image, weight = input.unsqueeze(2), self.weight.unsqueeze(2)  # [B, C, 1, size]
         padding = (0, *cast(tuple[int], self.padding))
         stride = (1, *self.stride)
