@@ -1,7 +1,8 @@
-"""`python -m inference_image.tests.glm_tts.speed`: flow and vocoder beside their literal versions.
+"""`python -m inference_image.tests.glm_tts.speed`: the engine's parts beside plainer ones.
 
-Full size, random weights, float32 on a CPU, the same threads, in turn in one run; prints seconds
-and ratios, and how far the results are apart.
+Decoding beside transformers' `generate` with its static cache; flow and vocoder beside their
+literal versions. Full size, random weights, float32 on a CPU, the same threads, in turn in one run;
+prints seconds and ratios, and how far the results are apart. Takes 8 GB of memory.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import transformers
 
+from glm_tts.decoder import Decoder, DecoderConfig, SpeechVocabulary
 from glm_tts.flow import Flow, FlowConfig, FlowItem
 from glm_tts.hift import HiFT
+from glm_tts.llama import Llama, LlamaConfig, fused
+from glm_tts.sampling import SamplingConfig
 from inference_image.tests.glm_tts import literal_flow, literal_hift, test_hift
 from inference_image.tests.glm_tts.test_dit import random, randomise
 
@@ -35,7 +40,7 @@ class Comparison:
             literal.append(_seconds(self.literal))
         fast, slow = min(ours), min(literal)
         return (
-            f"{self.name}: {fast:.3f} s, literally {slow:.3f} s, ratio {slow / fast:.2f}, "
+            f"{self.name}: {fast:.3f} s, the plainer one {slow:.3f} s, ratio {slow / fast:.2f}, "
             f"at most {apart:.1e} apart"
         )
 
@@ -87,13 +92,90 @@ def vocoder_comparison(frames: int) -> Comparison:
     return Comparison(f"vocoder, {frames} frames", ours, literal)
 
 
+def decoding_comparison(config: LlamaConfig, prompt_ids: int, ids: int) -> Comparison:
+    """Greedy ids after one prompt, of the same weights in the same memory."""
+    ours, theirs = Llama(config).requires_grad_(False), _transformers(config)
+    state = fused(theirs.state_dict(), config)
+    ours.load_state_dict(state, assign=True)
+    ours.head.weight = ours.embedding.weight
+    _share(ours, theirs)
+    prompt = torch.randint(0, config.vocabulary_size, (prompt_ids,))
+    greedy = SamplingConfig(nucleus_probability=0, repetition_share=2)
+    decoder = Decoder(
+        ours,
+        SpeechVocabulary(),
+        DecoderConfig(rows=1, length=prompt_ids + ids, sampling=greedy, speech_only=False),
+    )
+
+    @torch.inference_mode()
+    def engine() -> torch.Tensor:
+        drawn = decoder.join(prompt.tolist(), torch.zeros(ids, 2), minimum=ids).ids()
+        for _ in range(ids - 1):
+            drawn += decoder.step().ids()
+        decoder.leave(0)
+        return torch.tensor(drawn).float()
+
+    @torch.inference_mode()
+    def generate() -> torch.Tensor:
+        made = theirs.generate(
+            prompt[None],
+            attention_mask=torch.ones(1, prompt_ids),
+            max_new_tokens=ids,
+            min_new_tokens=ids,
+            do_sample=False,
+            cache_implementation="static",
+            disable_compile=True,
+        )
+        return made[0, prompt_ids:].float()
+
+    return Comparison(f"decoding, {prompt_ids} + {ids} ids", engine, generate)
+
+
+def _transformers(config: LlamaConfig) -> transformers.LlamaForCausalLM:
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.query_heads,
+            num_key_value_heads=config.key_heads,
+            head_dim=config.head_size,
+            intermediate_size=config.feed_forward_size,
+            vocab_size=config.vocabulary_size,
+            max_position_embeddings=config.positions,
+            tie_word_embeddings=True,
+        )
+    )
+    return model.eval().requires_grad_(False)
+
+
+def _share(ours: Llama, theirs: transformers.LlamaForCausalLM) -> None:
+    """Let transformers' matrices be parts of our fused ones: twice the weights do not fit."""
+    parts = {
+        "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    }
+    for block, layer in zip(ours.blocks, theirs.model.layers, strict=True):
+        for fused_name, names in parts.items():
+            whole = block.get_parameter(
+                f"{'attention' if fused_name == 'qkv' else 'mlp'}.{fused_name}.weight"
+            )
+            begin = 0
+            for name in names:
+                module = layer.get_submodule(name)
+                rows = len(module.get_parameter("weight"))
+                module.weight = torch.nn.Parameter(whole[begin : begin + rows], False)
+                begin += rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ids", type=int, default=40, help="ids that are decoded")
     parser.add_argument("--steps", type=int, default=10, help="ODE steps of the flow")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    print(decoding_comparison(LlamaConfig(), 200, arguments.ids).run(arguments.rounds), flush=True)
     for frames in (50, 300):
         print(vocoder_comparison(frames).run(arguments.rounds), flush=True)
     for ids, prompt_ids in ((10, 125), (125, 125)):
