@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transformers
@@ -94,7 +95,8 @@ def vocoder_comparison(frames: int) -> Comparison:
 
 def decoding_comparison(config: LlamaConfig, prompt_ids: int, ids: int) -> Comparison:
     """Greedy ids after one prompt, of the same weights in the same memory."""
-    ours, theirs = Llama(config).requires_grad_(False), _transformers(config)
+    ours = Llama(config).requires_grad_(False)
+    theirs: Any = _transformers(config)
     state = fused(theirs.state_dict(), config)
     ours.load_state_dict(state, assign=True)
     ours.head.weight = ours.embedding.weight
@@ -148,7 +150,7 @@ def _transformers(config: LlamaConfig) -> transformers.LlamaForCausalLM:
     return model.eval().requires_grad_(False)
 
 
-def _share(ours: Llama, theirs: transformers.LlamaForCausalLM) -> None:
+def _share(ours: Llama, theirs: Any) -> None:
     """Let transformers' matrices be parts of our fused ones: twice the weights do not fit."""
     parts = {
         "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
