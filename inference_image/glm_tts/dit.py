@@ -5,7 +5,7 @@ estimator. Parameters have the names of the published checkpoint, `estimator.` i
 
 Of what an estimate depends on, only `x` and the time change while a flow is integrated, so the
 rest can be computed before the loop: `DiT.forward` is the whole estimate, and it is written with
-the same parts that a sampler calls apart, `fixed_part`, `modulations`, `rope` and `estimate`.
+the parts that a sampler calls one by one: `fixed_part`, `modulations`, `rotary_embed`, `estimate`.
 
 Shapes are named B rows, T frames (50 per second), N speech ids, S times, D `dim`, E `text_dim`.
 """
@@ -67,7 +67,7 @@ class Modulations:
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """`x` with zeros where the mask, of a shape that broadcasts, has none. No mask, all valid."""
+    """`x` with zeros where the mask, which is broadcast, has zeros; as it is without a mask."""
     return x if mask is None else x * mask
 
 
