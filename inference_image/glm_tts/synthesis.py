@@ -126,12 +126,16 @@ class Synthesizer:
     def prompt(self, speech_ids: Tensor, mel: Tensor, speaker: Tensor) -> Prompt:
         """A voice's part in flow and vocoder, with all that can be computed in advance."""
         speaker = speaker.to(self.device)
-        return Prompt(
+        prompt = Prompt(
             speech_ids.to(self.device),
             mel.to(self.device),
             speaker,
             self.flow.modulations(speaker),
         )
+        if self.device.type == "cuda":
+            # It is read by another thread, whose work on the device does not wait for this one's.
+            torch.cuda.current_stream(self.device).synchronize()
+        return prompt
 
     def utterance(self, prompt: Prompt, seed: int) -> Utterance:
         """A segment that has no speech ids yet."""
