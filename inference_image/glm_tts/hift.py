@@ -354,34 +354,19 @@ class HiFT(nn.Module):
         return self.decode(mel, self.source(mel, noise, lengths), lengths)
 
     @torch.no_grad()
-    def source(
-        self,
-        mel: Tensor,
-        noise: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        earlier: Tensor | None = None,
-        earlier_samples: Tensor | None = None,
-    ) -> Tensor:
-        """The excitation of a mel, [B, L]; to be kept when the mel is to grow.
+    def source(self, mel: Tensor, noise: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The excitation of a mel, [B, L].
+
+        A mel that grows, with noise that is the same at each sample, has a source that grows: the
+        phase adds up from the beginning.
 
         Args:
             mel: [B, T, 80].
             noise: of `Source.draw_noise`, [B, L, harmonics + 1].
             lengths: frames of each row, [B].
-            earlier: the source of an earlier, shorter mel, continued without a jump of the phase:
-                [B, at most L].
-            earlier_samples: how much of it to take, [B]; by default all.
         """
         mask = end_mask(lengths, mel.shape[1])
-        source = self.m_source(self.f0_predictor(mel.transpose(1, 2), mask), noise)
-        if earlier is not None:
-            earlier_mask = end_mask(earlier_samples, source.shape[1])
-            if earlier_mask is None:
-                return torch.cat((earlier, source[:, earlier.shape[1] :]), dim=1)
-            earlier = F.pad(earlier, (0, source.shape[1] - earlier.shape[1]))
-            source = torch.where(earlier_mask[:, 0], earlier, source)
-        return source
+        return self.m_source(self.f0_predictor(mel.transpose(1, 2), mask), noise)
 
     @torch.no_grad()
     def decode(self, mel: Tensor, source: Tensor, lengths: Tensor | None = None) -> Tensor:
