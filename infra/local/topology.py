@@ -30,7 +30,9 @@ DNS_SERVICE_ADDRESS = "10.96.0.10"
 API_PORT = 6443
 AWS_PORT = 4566
 ISSUER_PORT = 4567
-GATEWAY_TLS_NODE_PORT = 30443
+# Of 30000 to 30085, from which Kubernetes assigns none by itself while others are free
+# (https://kubernetes.io/blog/2023/05/11/nodeport-dynamic-and-static-allocation/).
+GATEWAY_TLS_NODE_PORT = 30043
 GATEWAY_HTTP_NODE_PORT = 30080
 
 _ZONE_LABEL = "topology.kubernetes.io/zone"

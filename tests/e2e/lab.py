@@ -55,9 +55,9 @@ GATEWAY: Final = "lab-gateway"
 DOMAIN: Final = "lab.voicemesh.localhost"
 TENANT: Final = "lab-a"
 OTHER_TENANT: Final = "lab-b"
-HTTPS_NODE_PORT: Final = 31443
-HTTP_NODE_PORT: Final = 31080
-OTHER_GATEWAYS: Final[Mapping[str, int]] = {"metered": 31446, "walled": 31445}
+HTTPS_NODE_PORT: Final = 30044
+HTTP_NODE_PORT: Final = 30081
+OTHER_GATEWAYS: Final[Mapping[str, int]] = {"metered": 30046, "walled": 30045}
 """Ports of the gateways that some voices have to themselves, by the name of the voice."""
 CLIENT_ADDRESS: Final = "10.245.0.200"
 

@@ -28,7 +28,7 @@ from voicemesh.gateway.quota_service import REDIS, REDIS_PORT
 VOICE: Final = "metered"
 NAMESPACE: Final = "lab-metered"
 GATEWAY: Final = "metered-gateway"
-HTTPS_NODE_PORT: Final = 31446
+HTTPS_NODE_PORT: Final = 30046
 BUDGET: Final = 30
 GENEROUS: Final = ("generous", 45)
 WITHOUT_TENANT: Final = 7

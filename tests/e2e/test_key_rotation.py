@@ -28,7 +28,7 @@ TAKEN: Final = 405
 """The server itself answers so to GET: then every proxy on the way took the token."""
 
 REFUSED: Final = 401
-PUBLIC_PORT: Final = 30443
+PUBLIC_PORT: Final = 30043
 PUBLIC_HOST: Final = "tts.voicemesh.localhost"
 VOICE: Final = "guarded"
 

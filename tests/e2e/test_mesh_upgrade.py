@@ -30,7 +30,7 @@ from voicemesh.mesh import SYSTEM_NAMESPACE
 
 NEXT: Final = "next"
 TAG: Final = "1.31.0-next"
-HTTPS_NODE_PORT: Final = 30443
+HTTPS_NODE_PORT: Final = 30043
 IMAGES: Final = ("pilot", "proxyv2")
 
 

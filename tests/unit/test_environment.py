@@ -553,7 +553,7 @@ PLATFORM: list[Mistake] = [
         [
             "voicemesh:gateway.httpNodePort: 30080; allowed: nothing, unless serviceType is "
             "NodePort",
-            "voicemesh:gateway.httpsNodePort: 30443; allowed: nothing, unless serviceType is "
+            "voicemesh:gateway.httpsNodePort: 30043; allowed: nothing, unless serviceType is "
             "NodePort",
         ],
     ),

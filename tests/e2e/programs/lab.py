@@ -176,10 +176,10 @@ def public_gateway(name, namespace, hosts, http_node_port, https_node_port, **fi
     return PublicGateway(name, args, cluster)
 
 
-gateway = public_gateway("lab-gateway", GATEWAY_NAMESPACE, VOICES, 31080, 31443)
+gateway = public_gateway("lab-gateway", GATEWAY_NAMESPACE, VOICES, 30081, 30044)
 # Besides the quota, all is the same behind it.
 metered = public_gateway(
-    *("metered-gateway", METERED_NAMESPACE, ["metered"], 31081, 31446),
+    *("metered-gateway", METERED_NAMESPACE, ["metered"], 30082, 30046),
     size=ComputeSize(0.01, 0.0625),
     quota=RequestQuota(
         requests=30,
@@ -196,7 +196,7 @@ metered = public_gateway(
 )
 # Its policy refuses everything until the mesh knows the firewall, which the tests of it tell it.
 walled = public_gateway(
-    *("walled-gateway", WALLED_NAMESPACE, ["walled"], 31082, 31445),
+    *("walled-gateway", WALLED_NAMESPACE, ["walled"], 30083, 30045),
     size=ComputeSize(0.01, 0.0625),
     waf=WebApplicationFirewall(config.require("waf"), replicas=1, size=ComputeSize(0.01, 0.25)),
 )
