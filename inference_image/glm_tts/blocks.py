@@ -16,7 +16,6 @@ IDS_PER_SECOND = 25
 """Speech ids."""
 FRAMES_PER_ID = 2
 """Mel frames."""
-FRAMES_PER_SECOND = IDS_PER_SECOND * FRAMES_PER_ID
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Blocks:
     """How an utterance is cut for streaming.
 
     Small first blocks are heard soon, large later ones cost less: each pass runs over all before
-    it. The defaults say the first 0.15 s after 10 ids.
+    it. The defaults say the first 0.15 s once there are 11 ids.
 
     Raises:
         ValueError: no audio would come of it.

@@ -221,10 +221,6 @@ class Decoder:
         self.active = last
         return last
 
-    def room(self, row: int) -> int:
-        """Ids that a row can still draw."""
-        return self.config.length - self._lengths[row] + 1
-
     @torch.inference_mode()
     def step(self) -> Drawn:
         """Draw the next id of every active row. Each must have room for it."""

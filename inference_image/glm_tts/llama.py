@@ -121,14 +121,6 @@ class KeyValueCache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
 
     @property
-    def rows(self) -> int:
-        return self.keys.shape[1]
-
-    @property
-    def length(self) -> int:
-        return self.keys.shape[3]
-
-    @property
     def bytes(self) -> int:
         return 2 * self.keys.numel() * self.keys.element_size()
 

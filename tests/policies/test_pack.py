@@ -18,6 +18,7 @@ from pulumi_policy import EnforcementLevel
 from pulumi_policy.policy import _PolicyAnalyzerServicer
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
 
+from infra.local.paths import CACHE
 from tests.policies.mutants import MUTANTS, Mutant
 from tests.policies.recorded import RULES, changed, environment
 from tests.stacks import ROOT, STACKS
@@ -257,8 +258,7 @@ def test_the_table_of_fields_is_of_the_istio_that_is_installed() -> None:
 
 
 def test_the_table_of_fields_is_made_from_the_definitions_of_istio() -> None:
-    tools = Path.home() / ".cache" / "voicemesh" / "tools"
-    found = sorted(tools.glob(f"istio-{charts.ISTIO_VERSION}-*/charts/{_DEFINITIONS}"))
+    found = sorted((CACHE / "tools").glob(f"istio-{charts.ISTIO_VERSION}-*/charts/{_DEFINITIONS}"))
     if not found:
         pytest.skip("Istio's charts are not here; `make up` fetches them")
     generate = runpy.run_path(str(ROOT / "policies" / "generate_schemas.py"))
