@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from voicemesh.cli import policy, preflight
+from voicemesh.cli import models, policy, preflight
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,6 +13,7 @@ app = typer.Typer(
 )
 app.command("preflight")(preflight.command)
 app.add_typer(policy.app, name="policy")
+app.add_typer(models.app, name="models")
 
 
 @app.callback()
