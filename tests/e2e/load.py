@@ -137,7 +137,7 @@ class Answer:
         arrivals: of each read with a part of the body, or of each message: when, and its bytes.
         size: bytes of the body.
         sha256: of the body.
-        text: the body, if it is short.
+        text: the body, if it is short; what is no UTF-8 in it as surrogates (PEP 383).
         ended: when it was over.
         outcome: `complete`; `truncated`, where a body ended too early; `closed`, where the
             connection ended before a head; `unconnected`, where there was none; `timeout`; `left`,
@@ -229,7 +229,7 @@ class Exchange:
         self.answer.ended = time.monotonic()
         self.answer.sha256 = self._digest.hexdigest()
         if self.answer.size <= _KEPT_TEXT_BYTES:
-            self.answer.text = self._kept.decode(errors="replace")
+            self.answer.text = self._kept.decode(errors="surrogateescape")
         self.keeps_connection = self.keeps_connection and outcome == "complete"
         self.done.set()
 

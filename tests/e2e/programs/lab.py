@@ -176,7 +176,8 @@ def public_gateway(name, namespace, hosts, http_node_port, https_node_port, **fi
     return PublicGateway(name, args, cluster)
 
 
-gateway = public_gateway("lab-gateway", GATEWAY_NAMESPACE, VOICES, 30081, 30044)
+# Some tests' own stacks have a voice behind it, too.
+gateway = public_gateway("lab-gateway", GATEWAY_NAMESPACE, [*VOICES, "glm"], 30081, 30044)
 # Besides the quota, all is the same behind it.
 metered = public_gateway(
     *("metered-gateway", METERED_NAMESPACE, ["metered"], 30082, 30046),
