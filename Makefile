@@ -54,6 +54,9 @@ lock: .venv/complete ## recompile the lock files from the pyproject files
 	  -o inference_image/requirements.lock inference_image/pyproject.toml
 	@$(PYTHON) -m uv pip compile -q --no-header --generate-hashes --no-emit-index-url --no-annotate \
 	  --extra glm-tts-tests -o requirements-engine.lock inference_image/pyproject.toml
+	@$(PYTHON) -m uv pip compile -q --no-header --generate-hashes --no-emit-index-url --no-annotate \
+	  --extra glm-tts --extra glm-tts-exact -c requirements-engine.lock \
+	  -o inference_image/requirements-glm-tts.lock inference_image/pyproject.toml
 
 # A virtual environment with the locked packages. The mark is made last, so that an interrupted
 # installation is begun again.

@@ -1,8 +1,8 @@
 """`python -m glm_tts.convert`: a bundle, which loads fast, of a published checkpoint.
 
 A bundle is one file of tensors, in the order in which an engine that starts needs them, one of
-configurations, the files that are used as they are, and `SHA256SUMS`, by whose own digest object
-storage and the servers that fetch from it pin all of it.
+configurations, the files that are used as they are, and `SHA256SUMS`, to which
+`voicemesh models publish` holds them.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     size = (args.target / BUNDLE_WEIGHTS).stat().st_size
     print(f"{size / 2**30:.3f} GiB of weights in {args.target}; {MANIFEST} has {digest}")
+    print(f"next: voicemesh models publish {args.target} s3://BUCKET/models/NAME/VERSION/ --license …")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The lock file that the image is installed from."""
+"""The lock files that the images are installed from."""
 
 from __future__ import annotations
 
@@ -9,17 +9,40 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent
-LOCK = (PROJECT / "requirements.lock").read_text()
-PINNED = dict(re.findall(r"^([a-z0-9_.-]+)==(\S+) \\$", LOCK, re.MULTILINE))
+IMAGE, GLM_TTS, TESTED = (
+    "requirements.lock",
+    "requirements-glm-tts.lock",
+    "../requirements-engine.lock",
+)
 
 
-def test_every_dependency_of_the_image_is_pinned() -> None:
-    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+def _pinned(path: str) -> dict[str, str]:
+    lock = (PROJECT / path).read_text()
+    return dict(re.findall(r"^([a-z0-9_.-]+)==(\S+) \\$", lock, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("path", "extras"), [(IMAGE, []), (GLM_TTS, ["glm-tts", "glm-tts-exact"])]
+)
+def test_every_dependency_of_an_image_is_pinned(path: str, extras: list[str]) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    declared = [*project["dependencies"], *(it for extra in extras for it in optional[extra])]
     names = {re.split(r"[<>=\[;]", dependency)[0] for dependency in declared}
-    assert names <= PINNED.keys()
+    assert names <= _pinned(path).keys()
 
 
-@pytest.mark.parametrize("path", ["requirements.lock", "../requirements-engine.lock"])
+@pytest.mark.parametrize("other", [IMAGE, TESTED])
+def test_the_image_of_glm_tts_has_what_it_is_built_on_and_what_was_tested(other: str) -> None:
+    ours, others = _pinned(GLM_TTS), _pinned(other)
+    assert {name: ours[name] for name in ours.keys() & others.keys()} == {
+        name: others[name] for name in ours.keys() & others.keys()
+    }
+    less, more = (others, ours) if other == IMAGE else (ours, others)
+    assert less.keys() <= more.keys()
+
+
+@pytest.mark.parametrize("path", [IMAGE, GLM_TTS, TESTED])
 def test_every_pin_has_a_hash_and_nothing_has_an_address(path: str) -> None:
     lock = (PROJECT / path).read_text()
     blocks = re.split(r"\n(?=\S)", lock.strip())
