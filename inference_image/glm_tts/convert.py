@@ -146,7 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     size = (args.target / BUNDLE_WEIGHTS).stat().st_size
     print(f"{size / 2**30:.3f} GiB of weights in {args.target}; {MANIFEST} has {digest}")
-    print(f"next: voicemesh models publish {args.target} s3://BUCKET/models/NAME/VERSION/ --license …")
+    print(
+        f"next: voicemesh models publish {args.target} s3://BUCKET/models/NAME/VERSION/ --license …"
+    )
     return 0
 
 

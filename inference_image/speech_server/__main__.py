@@ -45,7 +45,9 @@ def _engine(settings: Settings) -> Engine:
         # It loads torch, which the bundled voice's image does not have.
         from speech_server.engines.glm_tts import GlmTtsEngine
 
-        return GlmTtsEngine(settings.model_directory)
+        return GlmTtsEngine.on_this_machine(
+            settings.model_directory, settings.concurrency, settings.sample_rate_hz
+        )
     if settings.model_directory is not None:
         logging.getLogger(__package__).warning(
             "the bundled voice brings its own weights: nothing in %s is read",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import DirectoryPath, Field, field_validator
+from pydantic import BeforeValidator, DirectoryPath, Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -33,8 +33,9 @@ class Settings(BaseSettings):
     """Longest text of one request, in characters. OpenAI's own limit is 4096."""
 
     concurrency: int = Field(default=8, ge=1, le=1024)
-    """Texts synthesised at the same time. They take turns chunk by chunk, so that a long text does
-    not keep a short one waiting."""
+    """Texts synthesised at the same time. With the bundled voice they take turns chunk by chunk, so
+    that a long text does not keep a short one waiting; GLM-TTS makes them together, and has memory
+    for so many."""
 
     queue_limit: int = Field(default=32, ge=0, le=10_000)
     """Requests that may wait for a turn; the next one is answered 429. 0: nobody waits."""
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
     """Folder with the engine's weights, complete and verified. The bundled voice has its own and
     reads none; GLM-TTS needs them, and its voices beside them."""
 
+    sample_rate_hz: Annotated[Literal[24000, 32000], BeforeValidator(int)] = 24000
+    """Of the audio. 32000 is GLM-TTS's only, with its vocoder for that rate."""
+
     gateway_principal: str | None = Field(default=None, pattern=r"^[^/]+/ns/[^/]+/sa/[^/]+$")
     """Identity of the gateway's proxies, as in `cluster.local/ns/istio-ingress/sa/public-gateway`:
     identity headers count in requests that come from it. Whoever does not come through the mesh is
@@ -66,6 +70,13 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe messages to log."""
+
+    @field_validator("sample_rate_hz")
+    @classmethod
+    def _has_a_vocoder(cls, rate: int, info: ValidationInfo) -> int:
+        if rate != 24000 and info.data.get("engine") == "hibari":
+            raise ValueError("the bundled voice speaks at 24000 Hz only")
+        return rate
 
     @field_validator("outputs_uri")
     @classmethod

@@ -21,9 +21,7 @@ def _pinned(path: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9_.-]+)==(\S+) \\$", lock, re.MULTILINE))
 
 
-@pytest.mark.parametrize(
-    ("path", "extras"), [(IMAGE, []), (GLM_TTS, ["glm-tts", "glm-tts-exact"])]
-)
+@pytest.mark.parametrize(("path", "extras"), [(IMAGE, []), (GLM_TTS, ["glm-tts", "glm-tts-exact"])])
 def test_every_dependency_of_an_image_is_pinned(path: str, extras: list[str]) -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]

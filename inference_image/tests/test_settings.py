@@ -46,6 +46,8 @@ def test_variables_that_kubernetes_injects_are_refused_with_the_fix(
         ("SPEECH_DRAIN_SECONDS", "-0.1", "0"),
         ("SPEECH_LOG_LEVEL", "loud", "debug"),
         ("SPEECH_ENGINE", "glm-tts", "hibari"),
+        ("SPEECH_SAMPLE_RATE_HZ", "44100", "24000"),
+        ("SPEECH_SAMPLE_RATE_HZ", "32000", "24000"),
         ("SPEECH_MODEL_DIRECTORY", "/nowhere", "/"),
         ("SPEECH_OUTPUTS_URI", "file:///nowhere", "file:///dev/shm"),
         ("SPEECH_OUTPUTS_URI", "s3://voices/outputs", "s3://voices/outputs/"),

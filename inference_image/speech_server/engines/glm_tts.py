@@ -15,6 +15,7 @@ import logging
 import secrets
 import wave
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from glm_tts.decoder import DecoderConfig
 from glm_tts.engine import EngineConfig, Request, RequestError, Segment, Speaker
 from glm_tts.model import Model, ModelOptions, load
 from glm_tts.text import TextError
@@ -64,25 +66,39 @@ class GlmTtsEngine(Engine):
     def __init__(
         self,
         directory: Path,
-        options: ModelOptions | None = None,
-        config: EngineConfig | None = None,
+        options: ModelOptions,
+        config: EngineConfig,
     ) -> None:
         """
         Args:
             directory: with weights and voices.
-            options: by default, the first GPU in bfloat16, or without one the CPU.
 
         Raises:
             VoiceFolderError: there are no voices, or faulty ones.
         """
-        self._directory = directory
-        self._options = options or _usual_options()
-        self._config = config or EngineConfig()
+        self._directory, self._options, self._config = directory, options, config
         self._descriptions = _descriptions(directory / "voices")
         self._loaded: Model | None = None
         self._speakers: dict[str, Speaker] = {}
         self.sample_rate_hz = self._options.sample_rate_hz
         self.parallelism = self._config.decoder.rows
+
+    @classmethod
+    def on_this_machine(
+        cls, directory: Path, streams: int, sample_rate_hz: Literal[24000, 32000]
+    ) -> GlmTtsEngine:
+        """On the first GPU, its language model in bfloat16; without one, on the CPU in float32.
+
+        Args:
+            directory: with weights and voices.
+            streams: that can be made together; each takes memory of the device.
+        """
+        options = ModelOptions(sample_rate_hz=sample_rate_hz)
+        if torch.cuda.is_available():
+            options = replace(options, device="cuda", llama_dtype=torch.bfloat16)
+        else:
+            _logger.warning("there is no GPU: GLM-TTS speaks slower than speech on a CPU")
+        return cls(directory, options, EngineConfig(DecoderConfig(rows=streams)))
 
     def voices(self) -> Sequence[Voice]:
         # Every voice reads both: the language is that of its clip.
@@ -135,13 +151,6 @@ class GlmTtsEngine(Engine):
         except RequestError as error:
             raise UnspeakableTextError(str(error), code="text_too_long") from error
         return asked
-
-
-def _usual_options() -> ModelOptions:
-    if not torch.cuda.is_available():
-        _logger.warning("there is no GPU: GLM-TTS speaks slower than speech on a CPU")
-        return ModelOptions()
-    return ModelOptions("cuda", llama_dtype=torch.bfloat16)
 
 
 def _descriptions(folder: Path) -> dict[str, _Description]:

@@ -147,12 +147,12 @@ def test_what_is_missing_from_a_checkpoint_is_named_whole(checkpoint: Path, tmp_
 def test_voices_that_cannot_be_read_are_all_named(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "voices").mkdir()
     with pytest.raises(VoiceFolderError, match=r"no voice: put NAME\.wav and NAME\.json there"):
-        GlmTtsEngine(tmp_path)
+        GlmTtsEngine(tmp_path, ModelOptions(), CONFIG)
     shutil.copy(checkpoint / "voices/ming.wav", tmp_path / "voices")
     (tmp_path / "voices/ming.json").write_text(json.dumps({"transcript": "a", "language": "Latin"}))
     (tmp_path / "voices/ada.json").write_text("no")
     with pytest.raises(VoiceFolderError) as refusal:
-        GlmTtsEngine(tmp_path)
+        GlmTtsEngine(tmp_path, ModelOptions(), CONFIG)
     lines = str(refusal.value).splitlines()
     assert [line.partition(": ")[0] for line in lines] == [
         "voices/ada.json",
@@ -160,6 +160,19 @@ def test_voices_that_cannot_be_read_are_all_named(checkpoint: Path, tmp_path: Pa
         "voices/ming.json",
     ]
     assert "'Chinese' or 'English'" in lines[2]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_it_speaks_at_32_khz_with_the_other_vocoder(checkpoint: Path) -> None:
+    engine = GlmTtsEngine.on_this_machine(checkpoint, streams=2, sample_rate_hz=32_000)
+    engine.warm_up()
+    assert engine.sample_rate_hz == 32_000
+    assert engine.parallelism == 2
+    chunks = list(engine.stream(SpeechRequest("你好。", "ming"), Cancellation()))
+    samples = sum(map(len, chunks))
+    assert samples % (FRAMES_PER_ID * 640) == 0
+    assert samples > 0
+    engine.close()
 
 
 def test_a_segment_longer_than_the_cache_is_refused(engine: GlmTtsEngine, server: object) -> None:

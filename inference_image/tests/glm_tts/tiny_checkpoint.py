@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 import wave
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ VOICES = {
 }
 
 
+class Vocos(nn.Module):
+    """[B, T, 80] -> [B, 640 T], as the published program for 32 kHz is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(80, 640)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return torch.tanh(self.linear(mel)).flatten(1)
+
+
 def write_checkpoint(folder: Path) -> Path:
     """Everything that the engine reads; returns the folder."""
     for name in ("llm", "speech_tokenizer", "flow", "hift", "frontend", "voices"):
@@ -88,6 +100,11 @@ def write_checkpoint(folder: Path) -> Path:
     (folder / "flow/config.yaml").write_text(FLOW_YAML)
     torch.save(_state(randomised(Flow(FLOW))), folder / "flow/flow.pt")
     torch.save(_state(random_hift(HIFT)), folder / "hift/hift.pt")
+    (folder / "vocos2d").mkdir()
+    with warnings.catch_warnings():
+        # torch would have it otherwise; this is how it is published.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Vocos()).save(str(folder / "vocos2d/generator_jit.ckpt"))
     (folder / "frontend/campplus.onnx").write_bytes(tiny_campplus.model())
     write_tokenizer(folder / "vq32k-phoneme-tokenizer")
     write_phoneme_tables(folder / "configs")
