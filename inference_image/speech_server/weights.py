@@ -4,22 +4,25 @@ Beside the objects lies `SHA256SUMS`, as `sha256sum` writes it. Its own digest i
 is kept but what somebody has pinned: an object gets its name on the disk when all of it is there
 and has its digest. What is there already, whole or in part, is not fetched again.
 
-Objects are read from beginning to end, several at once: storage over a network is fast in that
-order only, unlike an engine that maps a file. How to reach the storage, and as whom, is taken from
-the usual `AWS_*` variables.
+Objects are read one after the other, each from its beginning to its end, in ranges of which several
+are on their way at once: one connection to S3 gives a tenth of what a node with GPUs can take
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance-guidelines.html). How
+to reach the storage, and as whom, is taken from the usual `AWS_*` variables.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -31,10 +34,13 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 
 from speech_server.contract import WEIGHTS_MANIFEST
 
-PARALLEL_OBJECTS: Final = 4
+PARALLEL_READS: Final = 16
+RANGE: Final = 16 * 2**20
+"""Bytes that one request asks for; all that are on their way are kept in memory."""
 MANIFEST_LIMIT: Final = 4 * 2**20
-CHUNK: Final = 4 * 2**20
-STREAM_ATTEMPTS: Final = 5
+CHUNK: Final = 2**20
+RANGE_ATTEMPTS: Final = 5
+PROGRESS_SECONDS: Final = 10
 _GIB: Final = 2**30
 _PARTS: Final = ".incomplete"
 _LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
@@ -83,6 +89,10 @@ def parse_manifest(text: str) -> tuple[Entry, ...]:
     return tuple(entries.values())
 
 
+def _last(end: int | None) -> str:
+    return "" if end is None else str(end - 1)
+
+
 def _stays_inside(name: str) -> bool:
     parts = name.split("/")
     return not {"", ".", "..", _PARTS} & {*parts} and "\\" not in name
@@ -106,11 +116,10 @@ class Bucket:
         """Size of an object in bytes."""
         return self._ask("head_object", name)["ContentLength"]
 
-    def read(self, name: str, start: int = 0) -> Any:
-        """The object's bytes from `start` on, as a stream."""
-        return self._ask("get_object", name, **({"Range": f"bytes={start}-"} if start else {}))[
-            "Body"
-        ]
+    def read(self, name: str, start: int = 0, end: int | None = None) -> Any:
+        """The object's bytes from `start` on, and before `end`, as a stream."""
+        wanted = {} if (start, end) == (0, None) else {"Range": f"bytes={start}-{_last(end)}"}
+        return self._ask("get_object", name, **wanted)["Body"]
 
     def _ask(self, operation: str, name: str, **more: str) -> dict[str, Any]:
         try:
@@ -130,7 +139,7 @@ def fetch(bucket: Bucket, manifest_sha256: str, folder: Path, limit_bytes: int) 
         WeightsError: something is missing, has another digest, or all of it is larger than allowed.
     """
     entries = parse_manifest(_manifest(bucket, manifest_sha256))
-    with ThreadPoolExecutor(PARALLEL_OBJECTS) as pool:
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
         sizes = dict(zip(entries, pool.map(lambda it: bucket.size(it.name), entries), strict=True))
         total = sum(sizes.values())
         if total > limit_bytes:
@@ -139,7 +148,18 @@ def fetch(bucket: Bucket, manifest_sha256: str, folder: Path, limit_bytes: int) 
                 f"{limit_bytes / _GIB:.2f} GiB of disk are set aside for them"
             )
         _forget_other_parts(folder, entries)
-        list(pool.map(lambda it: _fetch_object(bucket, it, sizes[it], folder), entries))
+        missing = [
+            _Missing(entry, sizes[entry], folder)
+            for entry in entries
+            if not _is_there(entry, folder)
+        ]
+        ranges = [wanted for one in missing for wanted in one.ranges()]
+        contents = _read_ahead(pool, bucket, ranges)
+        try:
+            for one in missing:
+                one.complete(bucket, contents)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     return total
 
 
@@ -157,49 +177,102 @@ def _forget_other_parts(folder: Path, entries: Iterable[Entry]) -> None:
             part.unlink()
 
 
-def _fetch_object(bucket: Bucket, entry: Entry, size: int, folder: Path) -> None:
-    target = folder / PurePosixPath(entry.name)
-    if target.exists():
+def _is_there(entry: Entry, folder: Path) -> bool:
+    there = (folder / PurePosixPath(entry.name)).exists()
+    if there:
         _logger.info("%s is there already", entry.name)
-        return
-    started = time.monotonic()
-    part = folder / _PARTS / entry.part
-    digest = _complete(bucket, entry, size, part)
-    try:
-        _require_digest(bucket.uri(entry.name), digest, entry.sha256)
-    except WeightsError:
-        part.unlink()
-        raise
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part.rename(target)
-    seconds = time.monotonic() - started
-    _logger.info("%s: %.3f GiB verified after %.1f s", entry.name, size / _GIB, seconds)
+    return there
 
 
-def _complete(bucket: Bucket, entry: Entry, size: int, part: Path) -> str:
-    """Fetches what is missing of an object, and returns the digest of all of it."""
-    digest = hashlib.sha256()
-    with part.open("a+b") as file:
-        file.seek(0)
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-        for attempt in range(1, STREAM_ATTEMPTS + 1):
-            try:
-                if file.tell() < size:
-                    _append(bucket.read(entry.name, file.tell()), file, digest)
-                break
-            except _BROKEN_STREAM as error:
-                if attempt == STREAM_ATTEMPTS:
-                    raise WeightsError(f"{bucket.uri(entry.name)}: {error}") from error
-                _logger.warning("%s: %s; going on at byte %d", entry.name, error, file.tell())
-                time.sleep(attempt)
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class _Range:
+    """A part of an object."""
+
+    name: str
+    start: int
+    end: int
 
 
-def _append(stream: Any, file: Any, digest: Any) -> None:
-    while chunk := stream.read(CHUNK):
-        digest.update(chunk)
-        file.write(chunk)
+@dataclass(frozen=True)
+class _Missing:
+    """An object of which the folder has nothing, or only how it begins."""
+
+    entry: Entry
+    size: int
+    folder: Path
+
+    @property
+    def part(self) -> Path:
+        return self.folder / _PARTS / self.entry.part
+
+    def ranges(self) -> list[_Range]:
+        """What is still to be read, in order."""
+        begun = self.part.stat().st_size if self.part.exists() else 0
+        starts = range(begun, self.size, RANGE)
+        return [_Range(self.entry.name, it, min(it + RANGE, self.size)) for it in starts]
+
+    def complete(self, bucket: Bucket, contents: Iterator[bytes]) -> None:
+        """Takes the ranges' contents, and gives the object its name if it has its digest."""
+        started = time.monotonic()
+        digest = self._gather(contents)
+        try:
+            _require_digest(bucket.uri(self.entry.name), digest, self.entry.sha256)
+        except WeightsError:
+            self.part.unlink()
+            raise
+        target = self.folder / PurePosixPath(self.entry.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.part.rename(target)
+        gib, seconds = self.size / _GIB, time.monotonic() - started
+        _logger.info("%s: %.3f GiB verified after %.1f s", self.entry.name, gib, seconds)
+
+    def _gather(self, contents: Iterator[bytes]) -> str:
+        """Writes what is still missing; returns the digest of all of it."""
+        digest, told = hashlib.sha256(), time.monotonic()
+        count = len(self.ranges())
+        with self.part.open("a+b") as file:
+            file.seek(0)
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+            for content in itertools.islice(contents, count):
+                digest.update(content)
+                file.write(content)
+                if time.monotonic() - told > PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    have, gib = file.tell() / _GIB, self.size / _GIB
+                    _logger.info("%s: %.2f of %.2f GiB", self.entry.name, have, gib)
+        return digest.hexdigest()
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, bucket: Bucket, ranges: Iterable[_Range]
+) -> Iterator[bytes]:
+    """The contents of ranges in their order, each read before it is asked for."""
+    on_their_way: deque[Future[bytes]] = deque()
+    for wanted in ranges:
+        on_their_way.append(pool.submit(_read_range, bucket, wanted))
+        if len(on_their_way) == PARALLEL_READS:
+            yield on_their_way.popleft().result()
+    while on_their_way:
+        yield on_their_way.popleft().result()
+
+
+def _read_range(bucket: Bucket, wanted: _Range) -> bytes:
+    content = bytearray()
+    for attempt in range(1, RANGE_ATTEMPTS + 1):
+        position = wanted.start + len(content)
+        try:
+            stream = bucket.read(wanted.name, position, wanted.end)
+            while chunk := stream.read(CHUNK):
+                content += chunk
+            break
+        except _BROKEN_STREAM as error:
+            position = wanted.start + len(content)
+            if attempt == RANGE_ATTEMPTS:
+                raise WeightsError(f"{bucket.uri(wanted.name)}: {error}") from error
+            _logger.warning("%s: %s; going on at byte %d", wanted.name, error, position)
+            time.sleep(attempt)
+    return bytes(content)
 
 
 def _require_digest(uri: str, found: str, wanted: str) -> None:
@@ -214,7 +287,7 @@ def connect() -> Any:
     config = Config(
         connect_timeout=5,
         read_timeout=30,
-        max_pool_connections=PARALLEL_OBJECTS,
+        max_pool_connections=PARALLEL_READS,
         # The proxy of the mesh, and credentials, may be there a little later than this process.
         retries={"mode": "standard", "total_max_attempts": 8},
         s3={"addressing_style": "path" if elsewhere else "auto"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import boto3
 import botocore.exceptions
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
@@ -65,13 +66,59 @@ def test_every_object_is_there_under_its_name(store: Store, tmp_path: Path) -> N
     assert {name: (tmp_path / name).read_bytes() for name in OBJECTS} == OBJECTS
 
 
+def test_a_large_object_is_read_in_ranges_of_which_several_are_on_their_way(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "RANGE", 1000)
+    monkeypatch.setattr(weights, "PARALLEL_READS", 4)
+    all_on_their_way = threading.Barrier(4, timeout=60)
+
+    class Meeting(Bucket):
+        def read(self, name: str, start: int = 0, end: int | None = None) -> Any:
+            if name == "layers/0.bin" and start < 4000:
+                all_on_their_way.wait()
+            return super().read(name, start, end)
+
+    store.put("layers/0.bin", bytes(range(250)) * 1200)
+    store.sha256 = store.put_manifest(
+        **{"layers/0.bin": hashlib.sha256(bytes(range(250)) * 1200).hexdigest()}
+    )
+    assert fetch(Meeting(store.client, URI), store.sha256, tmp_path, TOTAL) == TOTAL
+    assert (tmp_path / "layers/0.bin").read_bytes() == bytes(range(250)) * 1200
+
+
+@settings(
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(size=st.integers(0, 400), begun=st.integers(0, 400), range_bytes=st.integers(1, 200))
+def test_whatever_is_there_of_an_object_all_of_it_arrives_in_order(
+    store: Store, tmp_path_factory: pytest.TempPathFactory, size: int, begun: int, range_bytes: int
+) -> None:
+    content = bytes(n * n % 251 for n in range(size))
+    store.put("config.json", content)
+    digest = hashlib.sha256(content).hexdigest()
+    store.sha256 = store.put_manifest(**{"config.json": digest})
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / ".incomplete").mkdir()
+    (folder / ".incomplete" / Entry("config.json", digest).part).write_bytes(content[:begun])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "RANGE", range_bytes)
+        patch.setattr(weights, "PARALLEL_READS", 3)
+        # The others are not what is tried here, and would be read in thousands of ranges.
+        for name in ("layers/0.bin", "layers/1.bin"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        store.fetch(folder, limit=2 * TOTAL)
+    assert (folder / "config.json").read_bytes() == content
+
+
 def test_what_is_complete_is_not_fetched_again(store: Store, tmp_path: Path) -> None:
     store.fetch(tmp_path)
     store.fetch(tmp_path)
     assert store.read == [("SHA256SUMS", "")]
     (tmp_path / "config.json").unlink()
     store.fetch(tmp_path)
-    assert store.read == [("SHA256SUMS", ""), ("config.json", "")]
+    assert store.read == [("SHA256SUMS", ""), ("config.json", "bytes=0-1")]
 
 
 def test_what_was_interrupted_goes_on_where_it_stopped(store: Store, tmp_path: Path) -> None:
@@ -79,7 +126,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(store: Store, tmp_path: P
     (tmp_path / ".incomplete").mkdir()
     (tmp_path / ".incomplete" / entry.part).write_bytes(b"0" * 100_000)
     store.fetch(tmp_path)
-    assert ("layers/0.bin", "bytes=100000-") in store.read
+    assert ("layers/0.bin", "bytes=100000-299999") in store.read
     assert (tmp_path / "layers/0.bin").read_bytes() == OBJECTS["layers/0.bin"]
 
 
@@ -89,8 +136,8 @@ def test_a_stream_that_breaks_is_taken_up_again(
     breaks = iter([True])
 
     class Breaking(Bucket):
-        def read(self, name: str, start: int = 0) -> Any:
-            stream = super().read(name, start)
+        def read(self, name: str, start: int = 0, end: int | None = None) -> Any:
+            stream = super().read(name, start, end)
             if name == "layers/0.bin" and next(breaks, False):
                 return _Broken(stream)
             return stream
@@ -98,7 +145,7 @@ def test_a_stream_that_breaks_is_taken_up_again(
     monkeypatch.setattr(weights, "CHUNK", 64 * 1024)
     monkeypatch.setattr(weights.time, "sleep", lambda _: None)
     assert fetch(Breaking(store.client, URI), store.sha256, tmp_path, TOTAL) == TOTAL
-    assert ("layers/0.bin", "bytes=65536-") in store.read
+    assert ("layers/0.bin", "bytes=65536-299999") in store.read
     assert (tmp_path / "layers/0.bin").read_bytes() == OBJECTS["layers/0.bin"]
 
 
@@ -125,7 +172,7 @@ def test_an_object_with_another_digest_is_named_and_not_kept(store: Store, tmp_p
     # Put right, it is fetched from its beginning.
     store.put("layers/1.bin", OBJECTS["layers/1.bin"])
     store.fetch(tmp_path)
-    assert ("layers/1.bin", "") in store.read
+    assert ("layers/1.bin", "bytes=0-199999") in store.read
     assert (tmp_path / "layers/1.bin").read_bytes() == OBJECTS["layers/1.bin"]
 
 
