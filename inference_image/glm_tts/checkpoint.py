@@ -340,10 +340,24 @@ def _reported(name: str) -> Iterator[None]:
 # Comparing and assembling
 
 
-def layout_of(make: Callable[[], nn.Module]) -> dict[str, Spec]:
-    """Types and shapes of a module's tensors; it is made without any memory for them."""
-    with torch.device("meta"):
-        return _layout(make().state_dict())
+def layout_of(make: Callable[[], nn.Module], config: str) -> dict[str, Spec]:
+    """Types and shapes of a module's tensors. Their memory is never touched, so it takes none.
+
+    On the device `meta` there would be none to begin with, but to compute on it, as weight norm
+    does, loads torch's compiler: that takes seconds, and fails where the user has no name.
+
+    Args:
+        config: the file that gives the sizes, for messages.
+
+    Raises:
+        CheckpointError: the sizes are beyond any memory.
+    """
+    try:
+        with _WithoutInitialisation():
+            return _layout(make().state_dict())
+    except RuntimeError as error:
+        problem = f"has sizes that no module can have ({error})"
+        raise CheckpointError([Fault(config, problem, _ONE_RELEASE)]) from error
 
 
 def _layout(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:

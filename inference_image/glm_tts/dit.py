@@ -259,15 +259,14 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(config.dim, inner_dim)
         self.to_v = nn.Linear(config.dim, inner_dim)
         self.to_out = nn.ModuleList([nn.Linear(inner_dim, config.dim)])
-        self.to_qkv: nn.Linear | None = None
+        self.to_qkv: nn.ParameterList | None = None
 
     def fuse(self) -> None:
         """Replace the three projections by one of three times the rows."""
         parts = (self.to_q, self.to_k, self.to_v)
-        fused = nn.Linear(self.to_q.in_features, 3 * self.to_q.out_features, device="meta")
-        fused.weight = nn.Parameter(torch.cat([part.weight for part in parts]), False)
-        fused.bias = nn.Parameter(torch.cat([part.bias for part in parts]), False)
-        self.to_qkv = fused
+        weight = torch.cat([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts])
+        self.to_qkv = nn.ParameterList([weight, bias]).requires_grad_(False)
         del self.to_q, self.to_k, self.to_v
 
     def forward(self, x: Tensor, rope: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -284,7 +283,7 @@ class Attention(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         if self.to_qkv is not None:
-            return self.to_qkv(x)
+            return F.linear(x, *self.to_qkv)
         return torch.cat((self.to_q(x), self.to_k(x), self.to_v(x)), dim=-1)
 
 

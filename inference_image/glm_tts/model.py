@@ -188,12 +188,14 @@ def _check(checkpoint: Checkpoint, sizes: Sizes, options: ModelOptions) -> None:
     """All that is wrong with a checkpoint, before any of it is loaded."""
     expected = {
         "llm": llm_layout(sizes.llama),
-        "speech_tokenizer": layout_of(lambda: SpeechTokenizer(sizes.listener)),
-        "flow": layout_of(lambda: Flow(sizes.flow)),
+        "speech_tokenizer": layout_of(
+            lambda: SpeechTokenizer(sizes.listener), "speech_tokenizer/config.json"
+        ),
+        "flow": layout_of(lambda: Flow(sizes.flow), FLOW_CONFIG),
     }
     files = [f"{TEXT_TOKENIZER}/tokenizer.model", SPEAKER_MODEL]
     if options.sample_rate_hz == sizes.hift.sample_rate_hz:
-        expected["hift"] = layout_of(lambda: HiFT(sizes.hift))
+        expected["hift"] = layout_of(lambda: HiFT(sizes.hift), checkpoint.weights_file("hift"))
     else:
         files.append(VOCOS)
     check(checkpoint, expected, files)

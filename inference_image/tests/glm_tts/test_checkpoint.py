@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import pickle
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,9 +156,9 @@ def write_json(path: Path, content: object) -> None:
 def expected_layouts() -> dict[str, dict[str, module.Spec]]:
     return {
         "llm": llm_layout(LLAMA),
-        "speech_tokenizer": layout_of(lambda: SpeechTokenizer(SPEECH)),
-        "flow": layout_of(Part),
-        "hift": layout_of(lambda: Part(5)),
+        "speech_tokenizer": layout_of(lambda: SpeechTokenizer(SPEECH), "config.json"),
+        "flow": layout_of(Part, "config.json"),
+        "hift": layout_of(lambda: Part(5), "config.json"),
     }
 
 
@@ -272,7 +273,7 @@ def test_the_models_own_modules_are_assembled(
 
 def test_flow_and_vocoder_have_the_published_numbers_of_tensors() -> None:
     config = FlowConfig.from_arguments(FLOW_ARGUMENTS)
-    flow, vocoder = layout_of(lambda: Flow(config)), layout_of(HiFT)
+    flow, vocoder = (layout_of(make, "config.json") for make in (lambda: Flow(config), HiFT))
     assert (len(flow), len(vocoder)) == (308, 328)
     assert all(name.startswith("estimator.") for name in flow)
     assert "conv_pre.parametrizations.weight.original0" in vocoder
@@ -496,14 +497,22 @@ def test_what_is_tied_stays_tied() -> None:
 
 
 def test_shapes_cost_no_memory() -> None:
-    shapes = layout_of(lambda: nn.Linear(10**6, 10**6))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    shapes = layout_of(lambda: nn.Linear(30_000, 30_000), "config.json")
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert kibibytes < 100_000, "3.4 GiB, had they been touched"
     assert {name: shape for name, (_, shape) in shapes.items()} == {
-        "weight": (10**6, 10**6),
-        "bias": (10**6,),
+        "weight": (30_000, 30_000),
+        "bias": (30_000,),
     }
     with torch.device("meta"):
         published = Llama(LlamaConfig())
     assert sum(it.numel() for it in published.parameters()) == LlamaConfig().parameters
+
+
+def test_sizes_beyond_any_memory_are_told_as_such() -> None:
+    with pytest.raises(CheckpointError, match=r"^config\.json.*sizes that no module can have"):
+        layout_of(lambda: nn.Linear(10**6, 10**6), "config.json")
 
 
 # The bundle

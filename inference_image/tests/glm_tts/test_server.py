@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +175,24 @@ def test_it_speaks_at_32_khz_with_the_other_vocoder(checkpoint: Path) -> None:
     assert samples % (FRAMES_PER_ID * 640) == 0
     assert samples > 0
     engine.close()
+
+
+def test_torchs_compiler_is_not_loaded(checkpoint: Path) -> None:
+    """It takes seconds, and fails where the user has no name, as in a pod."""
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from speech_server.engine import Cancellation, SpeechRequest\n"
+        "from speech_server.engines.glm_tts import GlmTtsEngine\n"
+        "engine = GlmTtsEngine.on_this_machine(Path(sys.argv[1]), 2, 24000)\n"
+        "engine.warm_up()\n"
+        "engine.close()\n"
+        "print(*[name for name in ('torch._dynamo', 'torch._inductor') if name in sys.modules])\n"
+    )
+    argv = [sys.executable, "-c", program, str(checkpoint)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
 
 
 def test_a_segment_longer_than_the_cache_is_refused(engine: GlmTtsEngine, server: object) -> None:

@@ -56,10 +56,7 @@ tenant = TenantNamespace(
         quota=TenantQuota(2, 4, 4),
         network=TenantNetwork(
             gateway_namespace=GATEWAY[0],
-            egress=[
-                Egress(config.require("storage_cidr"), [4566]),
-                Egress("10.245.0.1/32", [4567]),
-            ],
+            egress=[Egress("10.245.0.1/32", [4566, 4567])],
         ),
     ),
     cluster,
