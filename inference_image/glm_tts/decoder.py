@@ -131,9 +131,9 @@ class Decoder:
         self.config, self.active = config, 0
         self._llama, self._vocabulary = llama, vocabulary
         self._choices, self._stop = _choices(llama, vocabulary, config)
-        self._head = llama.head.weight
-        if config.speech_only:
-            self._head = self._head[self._choices]
+        head = llama.head.weight[self._choices] if config.speech_only else llama.head.weight
+        self._head_bytes = head.numel() * head.element_size()
+        self._head = llama.projection(head)
         self._cache = KeyValueCache(
             llama.config, config.rows, config.length, weight.device, weight.dtype
         )
@@ -150,7 +150,7 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
-        return self._head.device
+        return self._choices.device
 
     def step_bytes(self, rows: int, length: int) -> int:
         """What a step has to read: every weight that all rows share once, and the cache.
@@ -158,14 +158,8 @@ class Decoder:
         Args:
             length: ids of each row.
         """
-        weights = sum(
-            parameter.numel() * parameter.element_size()
-            for parameter in self._llama.blocks.parameters()
-        )
-        head = self._head.numel() * self._head.element_size()
-        return (
-            weights + head + rows * length * self.bytes // (self.config.rows * self.config.length)
-        )
+        cache = rows * length * self.bytes // (self.config.rows * self.config.length)
+        return self._llama.block_bytes + self._head_bytes + cache
 
     @torch.inference_mode()
     def record(self) -> None:
@@ -257,7 +251,7 @@ class Decoder:
         state, config = self._rows, self.config
         drawn = state.drawn[rows]
         row = torch.arange(len(drawn), device=drawn.device)
-        logits = torch.nn.functional.linear(hidden, self._head).float()
+        logits = self._head(hidden).float()
         too_early = drawn < state.minimum[rows]
         logits[:, self._stop].masked_fill_(too_early, -torch.inf)
         # Rows without a stream go on idly, and must not leave their tensors.

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glm_tts.linear import joined, pack
+
 EPS: Final = 1e-6
 ROTARY_BASE: Final = 10_000.0
 
@@ -259,21 +261,21 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(config.dim, inner_dim)
         self.to_v = nn.Linear(config.dim, inner_dim)
         self.to_out = nn.ModuleList([nn.Linear(inner_dim, config.dim)])
-        self.to_qkv: nn.ParameterList | None = None
+        self.to_qkv: nn.Module | None = None
 
     def fuse(self) -> None:
         """Replace the three projections by one of three times the rows."""
-        parts = (self.to_q, self.to_k, self.to_v)
-        weight = torch.cat([part.weight for part in parts])
-        bias = torch.cat([part.bias for part in parts])
-        self.to_qkv = nn.ParameterList([weight, bias]).requires_grad_(False)
+        self.to_qkv = joined((self.to_q, self.to_k, self.to_v))
         del self.to_q, self.to_k, self.to_v
 
     def forward(self, x: Tensor, rope: Tensor, attention_mask: Tensor | None) -> Tensor:
         # [B, T, 3, heads, head_dim]
         qkv = self._project(x.to(self.dtype)).unflatten(-1, (3, self.heads, self.head_dim))
         qkv[:, :, :2, 0] = rotated(qkv[:, :, :2, 0], rope)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, T, head_dim]
+        heads = qkv.permute(2, 0, 3, 1, 4)
+        if heads.device.type == "cpu":  # which reads a head's rows faster where they lie together
+            heads = heads.contiguous()
+        q, k, v = heads  # each [B, heads, T, head_dim]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
         return self.to_out[0](y.transpose(1, 2).flatten(2))  # [B, heads, T, ..] -> [B, T, inner]
 
@@ -283,7 +285,7 @@ class Attention(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         if self.to_qkv is not None:
-            return F.linear(x, *self.to_qkv)
+            return self.to_qkv(x)
         return torch.cat((self.to_q(x), self.to_k(x), self.to_v(x)), dim=-1)
 
 
@@ -442,8 +444,9 @@ class DiT(nn.Module):
         self.emb_concator.conv_pos_embed.fuse()
         for block in self.blocks:
             block.attn.fuse()
-            block.attn.to(matmul_dtype)
-            block.ff.to(matmul_dtype)
+            for part in (block.attn, block.ff):
+                part.to(matmul_dtype)
+                pack(part)
 
     @property
     def blocks(self) -> list[Block]:

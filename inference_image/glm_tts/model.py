@@ -98,13 +98,14 @@ def load(folder: Path, options: ModelOptions, config: EngineConfig) -> Model:
         checkpoint.weights_file("llm"),
         options.llama_dtype,
     )
+    llama.to(options.device).pack()
     flow = _loaded(checkpoint, "flow", lambda: Flow(sizes.flow)).to(options.device)
     flow.fuse(options.flow_dtype)
     listener = _loaded(checkpoint, "speech_tokenizer", lambda: SpeechTokenizer(sizes.listener))
     encoder = SpeakerEncoder(checkpoint.path(SPEAKER_MODEL))
     made_with = f"{_digest(checkpoint)} {options.text_mode}"
     engine = Engine(
-        llama.to(options.device),
+        llama,
         flow,
         _vocoder(checkpoint, sizes, options),
         _ids(tokenizer, sizes.llama),

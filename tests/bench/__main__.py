@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import environment, imports, mesh, policy, registrations, scale, waf
+from tests.bench import environment, imports, mesh, models, policy, registrations, scale, waf
 
 Figures = Callable[[], Iterator[tuple[str, str]]]
 
@@ -24,6 +24,7 @@ PARTS: dict[str, tuple[Figures, str]] = {
         "what gateways and sidecars add to the first byte, by a lab on the embedded environment; "
         "needs root, leaves down what was down",
     ),
+    "models": (models.figures, "weights from object storage to a disk"),
     "policy": (
         policy.figures,
         "the policy gate over production, and over about 100, 1,000 and 5,000 resources",
@@ -40,7 +41,7 @@ PARTS: dict[str, tuple[Figures, str]] = {
         "lab on the embedded environment; needs root, leaves down what was down",
     ),
 }
-DEFAULT = ("environment", "mesh", "waf", "imports", "registrations", "policy")
+DEFAULT = ("environment", "mesh", "waf", "imports", "models", "registrations", "policy")
 
 
 def main() -> None:

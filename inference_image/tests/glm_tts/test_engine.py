@@ -243,7 +243,7 @@ def test_closing_ends_what_is_being_spoken(running: Engine) -> None:
 def test_no_sampling_goes_on_for_ever(push: float, minimum: int, maximum: int) -> None:
     """The stop may never come, or be all that could come: a segment has its bounds anyway."""
     engine = _engine()
-    stop = engine.decoder._head[-1]
+    stop = engine.decoder._head.get_parameter("weight")[-1]
     stop.copy_(engine.decoder._llama.norm.weight * push)
     speaker = _speaker(engine)
     streams = [

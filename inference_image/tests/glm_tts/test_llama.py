@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from glm_tts.linear import PackedLinear
 from glm_tts.llama import KeyValueCache, Llama, LlamaConfig, fused
 
 SMALL: dict[str, Any] = {
@@ -133,3 +134,27 @@ def test_a_tensor_that_is_missing_or_has_no_place_is_named() -> None:
     del state["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(KeyError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
         fused(state, OURS.config)
+
+
+@given(st.lists(_ids, min_size=1, max_size=3))
+def test_a_packed_model_gives_the_same_logits(prompts: list[list[int]]) -> None:
+    packed = _ours(THEIRS)
+    packed.pack()
+    head = packed.projection(packed.head.weight)
+    assert isinstance(head, PackedLinear)
+    assert not [name for name in packed.state_dict() if name.endswith("mlp.down.weight")]
+    for model, last in ((OURS, OURS.head), (packed, head)):
+        cache = _cache(model=model)
+        for row, prompt in enumerate(prompts):
+            hidden = model.prefill(torch.tensor(prompt), cache, row)
+            torch.testing.assert_close(last(hidden)[0], _expected(prompt), atol=1e-4, rtol=1e-4)
+        positions = torch.tensor([len(prompt) for prompt in prompts])
+        hidden = model.decode(torch.ones(len(prompts)).long(), positions, cache, 64)
+        for row, prompt in enumerate(prompts):
+            expected = _expected([*prompt, 1])
+            torch.testing.assert_close(last(hidden)[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_bytes_of_the_blocks_are_those_of_their_weights() -> None:
+    parameters = sum(it.numel() for it in OURS.blocks.parameters()) + OURS.norm.weight.numel()
+    assert OURS.block_bytes == 4 * parameters
