@@ -83,6 +83,11 @@ class Speaker:
     """Of the reference clip."""
     prompt: Prompt
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the device that it takes."""
+        return self.prompt.bytes
+
 
 @dataclass(frozen=True)
 class Request:

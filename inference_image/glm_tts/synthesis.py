@@ -61,6 +61,13 @@ class Prompt:
     modulations: Modulations | None = None
     """Of `Flow.modulations`, so that they are computed once for a voice."""
 
+    @property
+    def bytes(self) -> int:
+        tensors = [self.speech_ids, self.mel, self.speaker]
+        if self.modulations is not None:
+            tensors += [self.modulations.blocks, self.modulations.out]
+        return sum(it.numel() * it.element_size() for it in tensors)
+
 
 @dataclass
 class Utterance:

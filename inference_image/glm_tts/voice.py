@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -257,7 +257,19 @@ def _loud_seconds(samples: NDArray[np.float32], sample_rate_hz: int) -> float:
 # Keeping them in memory
 
 
-class VoiceCache:
+class Kept(Protocol):
+    """What a cache may hold: a voice, or what is made of one."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
+
+_Kept = TypeVar("_Kept", bound=Kept)
+
+
+class VoiceCache(Generic[_Kept]):
     """Voices by digest, the least recently used one given up first. For any number of threads."""
 
     def __init__(
@@ -275,15 +287,15 @@ class VoiceCache:
         self._limit_seconds = limit_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[Voice, float]] = OrderedDict()
-        self._making: dict[str, Future[Voice]] = {}
+        self._kept: OrderedDict[str, tuple[_Kept, float]] = OrderedDict()
+        self._making: dict[str, Future[_Kept]] = {}
 
-    def get(self, digest: str) -> Voice | None:
+    def get(self, digest: str) -> _Kept | None:
         """A voice that is kept."""
         with self._lock:
             return self._find(digest)
 
-    def get_or_make(self, digest: str, make: Callable[[], Voice]) -> Voice:
+    def get_or_make(self, digest: str, make: Callable[[], _Kept]) -> _Kept:
         """A voice that is kept, or else what `make` returns.
 
         While one thread makes a voice, others that want the same one wait for it; they share its
@@ -319,7 +331,7 @@ class VoiceCache:
             self._expire()
             return sum(voice.bytes for voice, _ in self._kept.values())
 
-    def _make(self, digest: str, make: Callable[[], Voice], future: Future[Voice]) -> None:
+    def _make(self, digest: str, make: Callable[[], _Kept], future: Future[_Kept]) -> None:
         try:
             voice = make()
         except BaseException as error:
@@ -332,21 +344,21 @@ class VoiceCache:
                 self._keep(digest, voice)
         future.set_result(voice)
 
-    def _finish(self, digest: str, future: Future[Voice]) -> bool:
+    def _finish(self, digest: str, future: Future[_Kept]) -> bool:
         """Whether the voice is still wanted: it may have been discarded, and asked for again."""
         wanted = self._making.get(digest) is future
         if wanted:
             del self._making[digest]
         return wanted
 
-    def _find(self, digest: str) -> Voice | None:
+    def _find(self, digest: str) -> _Kept | None:
         self._expire()
         if digest not in self._kept:
             return None
         self._kept.move_to_end(digest)
         return self._kept[digest][0]
 
-    def _keep(self, digest: str, voice: Voice) -> None:
+    def _keep(self, digest: str, voice: _Kept) -> None:
         if voice.bytes > self._limit_bytes:
             return
         self._kept[digest] = (voice, self._clock())

@@ -46,7 +46,10 @@ def _engine(settings: Settings) -> Engine:
         from speech_server.engines.glm_tts import GlmTtsEngine
 
         return GlmTtsEngine.on_this_machine(
-            settings.model_directory, settings.concurrency, settings.sample_rate_hz
+            settings.model_directory,
+            streams=settings.concurrency,
+            sample_rate_hz=settings.sample_rate_hz,
+            voice_bytes=settings.voice_cache_mib * 2**20,
         )
     if settings.model_directory is not None:
         logging.getLogger(__package__).warning(

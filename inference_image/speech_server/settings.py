@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     sample_rate_hz: Annotated[Literal[24000, 32000], BeforeValidator(int)] = 24000
     """Of the audio. 32000 is GLM-TTS's only, with its vocoder for that rate."""
 
+    voice_cache_mib: int = Field(default=1024, ge=0)
+    """Memory of the device, in MiB, in which GLM-TTS keeps voices ready, at 4 MiB each. To make one
+    anew from its clip costs its first listener a tenth of a second on a GPU."""
+
     gateway_principal: str | None = Field(default=None, pattern=r"^[^/]+/ns/[^/]+/sa/[^/]+$")
     """Identity of the gateway's proxies, as in `cluster.local/ns/istio-ingress/sa/public-gateway`:
     identity headers count in requests that come from it. Whoever does not come through the mesh is

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import wave
 from collections.abc import Generator, Sequence
@@ -28,7 +29,7 @@ from glm_tts.decoder import DecoderConfig
 from glm_tts.engine import EngineConfig, Request, RequestError, Segment, Speaker
 from glm_tts.model import Model, ModelOptions, load
 from glm_tts.text import TextError
-from glm_tts.voice import ClipError
+from glm_tts.voice import ClipError, VoiceCache
 from speech_server.engine import (
     Cancellation,
     Engine,
@@ -68,10 +69,12 @@ class GlmTtsEngine(Engine):
         directory: Path,
         options: ModelOptions,
         config: EngineConfig,
+        voice_bytes: int = 2**30,
     ) -> None:
         """
         Args:
             directory: with weights and voices.
+            voice_bytes: of the voices that are kept ready.
 
         Raises:
             VoiceFolderError: there are no voices, or faulty ones.
@@ -79,26 +82,33 @@ class GlmTtsEngine(Engine):
         self._directory, self._options, self._config = directory, options, config
         self._descriptions = _descriptions(directory / "voices")
         self._loaded: Model | None = None
-        self._speakers: dict[str, Speaker] = {}
+        self._speakers: VoiceCache[Speaker] = VoiceCache(voice_bytes, math.inf)
         self.sample_rate_hz = self._options.sample_rate_hz
         self.parallelism = self._config.decoder.rows
 
     @classmethod
     def on_this_machine(
-        cls, directory: Path, streams: int, sample_rate_hz: Literal[24000, 32000]
+        cls,
+        directory: Path,
+        *,
+        streams: int,
+        sample_rate_hz: Literal[24000, 32000] = 24000,
+        voice_bytes: int = 2**30,
     ) -> GlmTtsEngine:
         """On the first GPU, its language model in bfloat16; without one, on the CPU in float32.
 
         Args:
             directory: with weights and voices.
             streams: that can be made together; each takes memory of the device.
+            voice_bytes: of the voices that are kept ready.
         """
         options = ModelOptions(sample_rate_hz=sample_rate_hz)
         if torch.cuda.is_available():
             options = replace(options, device="cuda", llama_dtype=torch.bfloat16)
         else:
             _logger.warning("there is no GPU: GLM-TTS speaks slower than speech on a CPU")
-        return cls(directory, options, EngineConfig(DecoderConfig(rows=streams)))
+        config = EngineConfig(DecoderConfig(rows=streams))
+        return cls(directory, options, config, voice_bytes)
 
     def voices(self) -> Sequence[Voice]:
         # Every voice reads both: the language is that of its clip.
@@ -107,13 +117,9 @@ class GlmTtsEngine(Engine):
 
     def warm_up(self) -> None:
         model = load(self._directory, self._options, self._config)
-        for name, description in self._descriptions.items():
-            clip, rate = _clip(self._directory / f"voices/{name}.wav")
-            try:
-                voice = model.voices.make(clip, rate, description.transcript)
-            except (ClipError, TextError) as error:
-                raise VoiceFolderError(f"voices/{name}: {error}") from error
-            self._speakers[name] = model.speaker(voice)
+        # All are made, so that faulty clips are found now; the first ones are kept.
+        for name in reversed(self._descriptions):
+            self._speaker(model, name)
         model.engine.record()
         model.engine.start()
         self._loaded = model
@@ -140,8 +146,22 @@ class GlmTtsEngine(Engine):
             self._loaded.engine.close()
             self._loaded = None
 
+    def _speaker(self, model: Model, name: str) -> Speaker:
+        """A voice that is ready, or else made of its clip."""
+        transcript = self._descriptions[name].transcript
+
+        def make() -> Speaker:
+            clip, rate = _clip(self._directory / f"voices/{name}.wav")
+            try:
+                return model.speaker(model.voices.make(clip, rate, transcript))
+            except (ClipError, TextError) as error:
+                raise VoiceFolderError(f"voices/{name}: {error}") from error
+
+        # The folder was verified and does not change: within it, a name stands for its clip.
+        return self._speakers.get_or_make(name, make)
+
     def _request(self, model: Model, request: SpeechRequest) -> Request:
-        speaker = self._speakers[request.voice]
+        speaker = self._speaker(model, request.voice)
         try:
             segments = tuple(map(Segment.of, model.front_end.segments(request.text)))
             asked = Request(speaker, segments, seed=secrets.randbits(31))

@@ -159,7 +159,6 @@ def _transformers(config: LlamaConfig) -> transformers.LlamaForCausalLM:
             vocab_size=config.vocabulary_size,
             max_position_embeddings=config.positions,
             rms_norm_eps=config.norm_epsilon,
-            rope_theta=config.rope_base,
             tie_word_embeddings=True,
         )
     )

@@ -20,7 +20,7 @@ from glm_tts.checkpoint import CheckpointError
 from glm_tts.convert import convert
 from glm_tts.decoder import DecoderConfig
 from glm_tts.engine import EngineConfig
-from glm_tts.model import ModelOptions, load
+from glm_tts.model import Model, ModelOptions, load
 from inference_image.tests.glm_tts.tiny_checkpoint import VOICES, write_checkpoint
 from inference_image.tests.scripted import RunningServer, eventually
 from speech_server.engine import Cancellation, SpeechRequest, UnspeakableTextError
@@ -164,6 +164,30 @@ def test_voices_that_cannot_be_read_are_all_named(checkpoint: Path, tmp_path: Pa
     assert "'Chinese' or 'English'" in lines[2]
 
 
+def test_voices_that_find_no_room_are_made_again_when_they_are_asked_for(
+    checkpoint: Path, engine: GlmTtsEngine, server: object
+) -> None:
+    one = max(engine._speaker(_loaded(engine), name).bytes for name in VOICES)
+    small = GlmTtsEngine(checkpoint, ModelOptions(), CONFIG, voice_bytes=one)
+    small.warm_up()
+    model = _loaded(small)
+    first, other = (it.name for it in small.voices())
+    kept = small._speaker(model, first)
+    assert small._speaker(model, first) is kept, "the first voice is ready"
+    spoken = list(small.stream(SpeechRequest("你好。", other), Cancellation()))
+    assert sum(map(len, spoken)) > 0
+    assert len(small._speakers) == 1
+    again = small._speaker(model, first)
+    assert again is not kept
+    assert again.speech_ids == kept.speech_ids
+    small.close()
+
+
+def _loaded(engine: GlmTtsEngine) -> Model:
+    assert engine._loaded
+    return engine._loaded
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_it_speaks_at_32_khz_with_the_other_vocoder(checkpoint: Path) -> None:
     engine = GlmTtsEngine.on_this_machine(checkpoint, streams=2, sample_rate_hz=32_000)
@@ -184,7 +208,7 @@ def test_torchs_compiler_is_not_loaded(checkpoint: Path) -> None:
         "from pathlib import Path\n"
         "from speech_server.engine import Cancellation, SpeechRequest\n"
         "from speech_server.engines.glm_tts import GlmTtsEngine\n"
-        "engine = GlmTtsEngine.on_this_machine(Path(sys.argv[1]), 2, 24000)\n"
+        "engine = GlmTtsEngine.on_this_machine(Path(sys.argv[1]), streams=2)\n"
         "engine.warm_up()\n"
         "engine.close()\n"
         "print(*[name for name in ('torch._dynamo', 'torch._inductor') if name in sys.modules])\n"
