@@ -50,6 +50,7 @@ def nodes_with_torch(lab: Lab) -> Iterator[None]:
     source = CHECKOUT / "inference_image/glm_tts"
     folders = [node_root(node) / "srv" for node in NODES]
     for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was broken off
         shutil.copytree(site, folder / "torch", copy_function=os.link, symlinks=True)
         shutil.copytree(source, folder / "engine/glm_tts", copy_function=os.link)
     yield
