@@ -35,7 +35,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from speech_server.contract import WEIGHTS_MANIFEST
 
 PARALLEL_READS: Final = 16
-RANGE: Final = 16 * 2**20
+RANGE: Final = 8 * 2**20
 """Bytes that one request asks for; all that are on their way are kept in memory."""
 MANIFEST_LIMIT: Final = 4 * 2**20
 CHUNK: Final = 2**20
@@ -211,7 +211,7 @@ class _Missing:
         starts = range(begun, self.size, RANGE)
         return [_Range(self.entry.name, it, min(it + RANGE, self.size)) for it in starts]
 
-    def complete(self, bucket: Bucket, contents: Iterator[bytes]) -> None:
+    def complete(self, bucket: Bucket, contents: Iterator[bytearray]) -> None:
         """Takes the ranges' contents, and gives the object its name if it has its digest."""
         started = time.monotonic()
         digest = self._gather(contents)
@@ -226,7 +226,7 @@ class _Missing:
         gib, seconds = self.size / _GIB, time.monotonic() - started
         _logger.info("%s: %.3f GiB verified after %.1f s", self.entry.name, gib, seconds)
 
-    def _gather(self, contents: Iterator[bytes]) -> str:
+    def _gather(self, contents: Iterator[bytearray]) -> str:
         """Writes what is still missing; returns the digest of all of it."""
         digest, told = hashlib.sha256(), time.monotonic()
         count = len(self.ranges())
@@ -246,9 +246,9 @@ class _Missing:
 
 def _read_ahead(
     pool: ThreadPoolExecutor, bucket: Bucket, ranges: Iterable[_Range]
-) -> Iterator[bytes]:
+) -> Iterator[bytearray]:
     """The contents of ranges in their order, each read before it is asked for."""
-    on_their_way: deque[Future[bytes]] = deque()
+    on_their_way: deque[Future[bytearray]] = deque()
     for wanted in ranges:
         on_their_way.append(pool.submit(_read_range, bucket, wanted))
         if len(on_their_way) == PARALLEL_READS:
@@ -257,7 +257,7 @@ def _read_ahead(
         yield on_their_way.popleft().result()
 
 
-def _read_range(bucket: Bucket, wanted: _Range) -> bytes:
+def _read_range(bucket: Bucket, wanted: _Range) -> bytearray:
     content = bytearray()
     for attempt in range(1, RANGE_ATTEMPTS + 1):
         position = wanted.start + len(content)
@@ -272,7 +272,7 @@ def _read_range(bucket: Bucket, wanted: _Range) -> bytes:
                 raise WeightsError(f"{bucket.uri(wanted.name)}: {error}") from error
             _logger.warning("%s: %s; going on at byte %d", wanted.name, error, position)
             time.sleep(attempt)
-    return bytes(content)
+    return content
 
 
 def _require_digest(uri: str, found: str, wanted: str) -> None:
