@@ -270,7 +270,10 @@ _Kept = TypeVar("_Kept", bound=Kept)
 
 
 class VoiceCache(Generic[_Kept]):
-    """Voices by digest, the least recently used one given up first. For any number of threads."""
+    """Voices by digest, or by another name of their content. For any number of threads.
+
+    The least recently used one is given up first.
+    """
 
     def __init__(
         self,

@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     """Of the audio. 32000 is GLM-TTS's only, with its vocoder for that rate."""
 
     voice_cache_mib: int = Field(default=1024, ge=0)
-    """Memory of the device, in MiB, in which GLM-TTS keeps voices ready, at 4 MiB each. To make one
-    anew from its clip costs its first listener a tenth of a second on a GPU."""
+    """Memory of the device, in MiB, in which GLM-TTS keeps voices ready, at about 4 MiB each.
+    Whoever asks for another one waits until it is made of its clip."""
 
     gateway_principal: str | None = Field(default=None, pattern=r"^[^/]+/ns/[^/]+/sa/[^/]+$")
     """Identity of the gateway's proxies, as in `cluster.local/ns/istio-ingress/sa/public-gateway`:
